@@ -8,8 +8,8 @@ export type ForwardedRequest = {
   readonly kind: 'request';
   readonly sequence: number;
   readonly sessionId: SessionId;
-  /** Which attachment of the session on that server sends it; an older one has been moved. */
-  readonly attachment: number;
+  /** Which attachment of the session sends it: a number that grows over all leaders. A lower one than the leader knows has been moved. */
+  readonly attachment: bigint;
   readonly cxid: number;
   readonly opcode: number;
   readonly identity: readonly Id[];
@@ -24,17 +24,17 @@ export type ReplicaMessage =
   /** learner -> leader: `sync` of a client: answer when everything committed before now is known. */
   | { readonly kind: 'syncRequest'; readonly sequence: number }
   | { readonly kind: 'syncDone'; readonly sequence: number; readonly zxid: Zxid }
-  /** learner -> leader: a client wants to re-attach a session. */
+  /** learner -> leader: a client that knows the password wants to re-attach a session. */
   | {
       readonly kind: 'revalidate';
       readonly sequence: number;
       readonly sessionId: SessionId;
-      readonly attachment: number;
       readonly timeoutMs: number;
     }
-  | { readonly kind: 'revalidated'; readonly sequence: number; readonly valid: boolean; readonly zxid: Zxid }
-  /** leader -> learner: the session is attached elsewhere now; close its connection here. */
-  | { readonly kind: 'sessionMoved'; readonly sessionId: SessionId; readonly attachment: number }
+  /** leader -> learner: valid, and from now on this attachment owns the session; or not (expired, closing). */
+  | { readonly kind: 'revalidated'; readonly sequence: number; readonly valid: boolean; readonly attachment: bigint }
+  /** leader -> learner: the session belongs to `attachment` now; close a connection here that has a lower one. */
+  | { readonly kind: 'sessionMoved'; readonly sessionId: SessionId; readonly attachment: bigint }
   /** learner -> leader: sessions heard since the last report. */
   | { readonly kind: 'touched'; readonly sessionIds: readonly SessionId[] }
   /** leader -> learner: the state's digest at a zxid. A learner that differs at the same zxid stops. */

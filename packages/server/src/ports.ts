@@ -24,8 +24,8 @@ export type Network = {
 /** One client connection, as the pipeline sees it. The bytes are frames with their length prefix. */
 export type ClientPort = {
   readonly remoteAddress: string;
-  /** Queues bytes for this connection; sent at the end of the turn in one write. The array may be reused after the call. */
-  write(bytes: Uint8Array): void;
+  /** Sends whole frames, called once per connection and turn. True: the bytes are taken, the array may be reused; false: the port keeps the array. */
+  write(bytes: Uint8Array): boolean;
   /** Bytes queued and not yet taken by the network. */
   readonly bufferedBytes: number;
   /** Stop and resume reading (backpressure). */
