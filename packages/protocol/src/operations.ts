@@ -39,3 +39,48 @@ export type OpCode = (typeof OpCode)[OpName];
 
 /** write: becomes a txn. read: answered from this server's tree. connection: handled on the connection. internal: refused from clients. */
 export type OpClass = 'write' | 'read' | 'connection' | 'internal';
+
+/** How a request of its own travels. `check` exists only inside a multi: on its own it is refused like an internal one. */
+export const opClasses = {
+  create: 'write',
+  delete: 'write',
+  exists: 'read',
+  getData: 'read',
+  setData: 'write',
+  getACL: 'read',
+  setACL: 'write',
+  getChildren: 'read',
+  sync: 'read',
+  ping: 'read',
+  getChildren2: 'read',
+  check: 'internal',
+  multi: 'write',
+  create2: 'write',
+  reconfig: 'write',
+  checkWatches: 'read',
+  removeWatches: 'read',
+  createContainer: 'write',
+  deleteContainer: 'internal',
+  createTTL: 'write',
+  multiRead: 'read',
+  auth: 'connection',
+  setWatches: 'read',
+  sasl: 'connection',
+  getEphemerals: 'read',
+  getAllChildrenNumber: 'read',
+  setWatches2: 'read',
+  addWatch: 'read',
+  whoAmI: 'read',
+  createSession: 'internal',
+  closeSession: 'write',
+} as const satisfies Record<OpName, OpClass>;
+
+const nameByNumber: ReadonlyMap<number, OpName> = new Map(
+  // Object.entries forgets that the keys of a constant table are its names.
+  (Object.keys(OpCode) as OpName[]).map((name) => [OpCode[name], name]),
+);
+
+/** The name of a wire number, or null when ZooKeeper has no such operation. */
+export function opNameOf(number: number): OpName | null {
+  return nameByNumber.get(number) ?? null;
+}

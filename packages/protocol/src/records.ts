@@ -1,6 +1,9 @@
 // Records that several requests and responses share, with their codecs.
 // Field order is wire order; all integers big-endian two's complement.
 
+import { ProtocolError } from './protocol-error.ts';
+import type { JuteReader } from './reader.ts';
+import type { JuteWriter } from './writer.ts';
 import type { Zxid } from './zxid.ts';
 
 /** {scheme: ustring, id: ustring} */
@@ -68,3 +71,101 @@ export const CreateFlag = {
 
 export const AddWatchMode = { persistent: 0, persistentRecursive: 1 } as const;
 export const WatcherType = { children: 1, data: 2, any: 3, persistent: 4, persistentRecursive: 5 } as const;
+
+const EVENT_TYPES: ReadonlySet<number> = new Set(Object.values(EventType));
+const KEEPER_STATES: ReadonlySet<number> = new Set(Object.values(KeeperState));
+// perms, and the lengths of two empty strings.
+const ACL_BYTES_MIN = 12;
+
+// Id: {scheme: ustring, id: ustring}
+export function encodeId(writer: JuteWriter, id: Id): void {
+  writer.writeString(id.scheme);
+  writer.writeString(id.id);
+}
+
+export function decodeId(reader: JuteReader): Id {
+  const scheme = reader.readString();
+  const id = reader.readString();
+  return { scheme, id };
+}
+
+// vector<ACL>: {count: int, count * {perms: int, id: Id}}; a null vector is kept apart from an empty one.
+export function encodeAcls(writer: JuteWriter, acls: readonly Acl[] | null): void {
+  if (acls === null) {
+    writer.writeVectorCount(-1);
+    return;
+  }
+  writer.writeVectorCount(acls.length);
+  for (const acl of acls) {
+    writer.writeInt(acl.perms);
+    encodeId(writer, acl.id);
+  }
+}
+
+export function decodeAcls(reader: JuteReader): Acl[] | null {
+  const count = reader.readVectorCount(ACL_BYTES_MIN);
+  if (count < 0) return null;
+  const acls: Acl[] = [];
+  for (let index = 0; index < count; index += 1) {
+    const perms = reader.readInt();
+    acls.push({ perms, id: decodeId(reader) });
+  }
+  return acls;
+}
+
+// Stat: {czxid: long, mzxid: long, ctime: long, mtime: long, version: int, cversion: int, aversion: int,
+//        ephemeralOwner: long, dataLength: int, numChildren: int, pzxid: long}
+export function encodeStat(writer: JuteWriter, stat: Stat): void {
+  writer.writeZxid(stat.czxid);
+  writer.writeZxid(stat.mzxid);
+  writer.writeTime(stat.ctime);
+  writer.writeTime(stat.mtime);
+  writer.writeInt(stat.version);
+  writer.writeInt(stat.cversion);
+  writer.writeInt(stat.aversion);
+  writer.writeLong(stat.ephemeralOwner);
+  writer.writeInt(stat.dataLength);
+  writer.writeInt(stat.numChildren);
+  writer.writeZxid(stat.pzxid);
+}
+
+export function decodeStat(reader: JuteReader): Stat {
+  // The properties are evaluated in the order they stand here, which is wire order.
+  return {
+    czxid: reader.readZxid(),
+    mzxid: reader.readZxid(),
+    ctime: reader.readTime(),
+    mtime: reader.readTime(),
+    version: reader.readInt(),
+    cversion: reader.readInt(),
+    aversion: reader.readInt(),
+    ephemeralOwner: reader.readLong(),
+    dataLength: reader.readInt(),
+    numChildren: reader.readInt(),
+    pzxid: reader.readZxid(),
+  };
+}
+
+// WatcherEvent: {type: int, state: int, path: ustring}
+export function encodeWatcherEvent(writer: JuteWriter, event: WatchEvent): void {
+  writer.writeInt(event.type);
+  writer.writeInt(event.state);
+  writer.writeString(event.path);
+}
+
+export function decodeWatcherEvent(reader: JuteReader): WatchEvent {
+  const type = reader.readInt();
+  const state = reader.readInt();
+  const path = reader.readString();
+  if (!isEventType(type)) throw new ProtocolError('marshalling', 'this type of watch event exists');
+  if (!isKeeperState(state)) throw new ProtocolError('marshalling', 'this keeper state exists');
+  return { type, state, path };
+}
+
+function isEventType(value: number): value is EventType {
+  return EVENT_TYPES.has(value);
+}
+
+function isKeeperState(value: number): value is KeeperState {
+  return KEEPER_STATES.has(value);
+}
