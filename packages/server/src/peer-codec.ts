@@ -497,12 +497,13 @@ const ASSEMBLY_BYTES_MIN = 64 * 1024;
 
 /** Cuts a byte stream into checked bodies. Bodies inside one chunk are views of it; others are views of their own buffer. */
 export class PeerFrameDecoder {
-  readonly #frameBytesMax: number;
+  /** May be raised between frames: a hello is small, a message may be large. */
+  frameBytesMax: number;
   #held: Uint8Array = new Uint8Array(0);
   #heldLength = 0;
 
   constructor(frameBytesMax: number = PEER_FRAME_BYTES_MAX) {
-    this.#frameBytesMax = frameBytesMax;
+    this.frameBytesMax = frameBytesMax;
   }
 
   /** Calls `onBody` for each whole frame, in order. */
@@ -541,7 +542,7 @@ export class PeerFrameDecoder {
 
   #lengthOf(header: Uint8Array): number {
     const length = readU32(header, 0);
-    if (length === 0 || length > this.#frameBytesMax) {
+    if (length === 0 || length > this.frameBytesMax) {
       throw new PeerProtocolError('frame', `a frame of ${length} bytes is outside the limits`);
     }
     return length;
