@@ -31,6 +31,8 @@ export type VoteMessage = {
   readonly candidate: ServerId;
   readonly candidateEpoch: number;
   readonly candidateZxid: Zxid;
+  /** The candidate is the favourite of a leadership transfer: between equal logs it wins before the higher id does. */
+  readonly favoured: boolean;
   /** The epoch the sender leads or follows; 0 while looking. A leader reports it only when it is established. */
   readonly establishedEpoch: number;
   readonly store: StoreKind;
@@ -43,6 +45,8 @@ export type ZabMessage =
   /** learner -> leader, opens discovery. */
   | {
       readonly kind: 'followerInfo';
+      /** Counts the learner's attempts; the answer carries it, so that what belongs to an attempt given up is not taken for this one's. */
+      readonly session: number;
       readonly acceptedEpoch: number;
       readonly observer: boolean;
       readonly store: StoreKind;
@@ -50,7 +54,12 @@ export type ZabMessage =
       readonly needsSnapshot: boolean;
     }
   /** leader -> learner. */
-  | { readonly kind: 'leaderInfo'; readonly epoch: number; readonly clusterId: string }
+  | {
+      readonly kind: 'leaderInfo';
+      readonly session: number;
+      readonly epoch: number;
+      readonly clusterId: string;
+    }
   /** learner -> leader, a promise: acceptedEpoch is durable. counted is false when it was promised to another server. */
   | {
       readonly kind: 'ackEpoch';
@@ -66,15 +75,21 @@ export type ZabMessage =
       readonly mode: 'diff' | 'trunc';
       readonly keep: Zxid;
     }
-  /** leader -> learner: a snapshot at `zxid` follows as bytes (outside Zab); the entries behind it come after it. */
+  /**
+   * leader -> learner, when the transfer begins: a snapshot at `zxid` or above follows as bytes (outside Zab); the entries
+   * behind it and NEWLEADER come after it.
+   */
   | { readonly kind: 'synchronizeBySnapshot'; readonly epoch: number; readonly zxid: Zxid }
   /** leader -> learner: a part of the history to stage; any number of them. */
   | { readonly kind: 'history'; readonly epoch: number; readonly entries: readonly Entry[] }
-  /** leader -> learner: the staged synchronisation ends at `last`. */
-  | { readonly kind: 'newLeader'; readonly epoch: number; readonly last: Zxid }
+  /**
+   * leader -> learner: the staged synchronisation ends at `last`. A voter whose acks do not count (it was wiped or is suspect)
+   * learns it by `counted`: its store stays suspect until it is readmitted.
+   */
+  | { readonly kind: 'newLeader'; readonly epoch: number; readonly last: Zxid; readonly counted: boolean }
   /** learner -> leader, a promise: everything up to `last` and currentEpoch = epoch are durable. */
   | { readonly kind: 'ackNewLeader'; readonly epoch: number; readonly last: Zxid }
-  /** leader -> learner: serve; everything up to `committed` is committed. */
+  /** leader -> learner: serve; everything up to `committed` is committed, which is at least the `last` of NEWLEADER. */
   | { readonly kind: 'upToDate'; readonly epoch: number; readonly committed: Zxid }
   /** leader -> learner (voters and observers alike; observers do not ack). */
   | {
@@ -140,7 +155,10 @@ export type ZabInput =
   | { readonly kind: 'connected'; readonly peer: ServerId }
   | { readonly kind: 'disconnected'; readonly peer: ServerId }
   | { readonly kind: 'received'; readonly from: ServerId; readonly message: ZabMessage }
-  /** Only while leading and established (status.serving). They get consecutive zxids in this order. */
+  /**
+   * Only while leading and established (status.serving). They get consecutive zxids in this order. When the counter of the epoch
+   * has no room for them they are not taken: no `numbered`, leadership ends in this step, and they never take place.
+   */
   | { readonly kind: 'proposed'; readonly txns: readonly Uint8Array[] }
   /** All persist effects up to and including this sequence are durable. */
   | { readonly kind: 'durable'; readonly sequence: number }
@@ -150,7 +168,7 @@ export type ZabInput =
   | { readonly kind: 'snapshotStaged'; readonly from: ServerId; readonly epoch: number; readonly zxid: Zxid }
   /** Leader: confirm with a quorum that it still leads; answered by `barrierPassed` or, if leadership ends, `barriersFailed`. */
   | { readonly kind: 'barrier'; readonly id: number }
-  /** Leader: a snapshot at `zxid` exists and is verified; history up to it may be dropped as the limits say. */
+  /** In any role: a snapshot at `zxid` exists and is verified; history up to it may be dropped as the limits say. */
   | { readonly kind: 'snapshotTaken'; readonly zxid: Zxid }
   /** Leader: hand leadership to `to` (a follower in sync). Proposals stop being accepted until it is over. */
   | { readonly kind: 'transfer'; readonly to: ServerId };
@@ -164,7 +182,7 @@ export type Role = 'looking' | 'leading' | 'following' | 'observing';
 export type PersistEffect = {
   readonly kind: 'persist';
   readonly sequence: number;
-  /** Remove every record with a zxid above this one. */
+  /** Remove every record with a zxid above this one. With `base` it equals it. */
   readonly truncateAfter?: Zxid;
   readonly entries: readonly Entry[];
   readonly epochs?: Epochs;
@@ -188,8 +206,9 @@ export type ZabEffect =
   /** Learner: throw away what was staged; it will never be used. */
   | { readonly kind: 'discardStaged' }
   /**
-   * `serving` is true when the role is usable: leader established, learner got UPTODATE. While serving, every entry of the history
-   * this server held when it began to serve is committed, and the apply effects for it came before this effect.
+   * `serving` is true when the role is usable: leader established, learner got UPTODATE. Everything up to the cut of its
+   * synchronisation (leader: everything it held when it was elected) is committed then, and the apply effects for it came before
+   * this effect. A learner may hold proposals behind the cut that are not committed yet.
    */
   | {
       readonly kind: 'roleChanged';
