@@ -44,6 +44,8 @@ export type ReplicaPorts = {
   /** Runs `work` soon, once per request, never synchronously: the drain. */
   schedule(work: () => void): void;
   randomBytes(count: number): Uint8Array;
+  /** Base64 of the SHA-1 of the text's UTF-8 bytes: the second half of a digest id. */
+  sha1Base64(text: string): string;
   log(level: LogLevel, message: string, fields?: Readonly<Record<string, unknown>>): void;
   /** Called at most once: a broken invariant or a failed disk. Production ends the process. */
   fatal(error: Error): void;
