@@ -9,7 +9,6 @@ import {
   checkPermission,
   type DataTree,
   maskAcl,
-  type Sessions,
   type TreeEvent,
   type Txn,
   type WatchTable,
@@ -64,7 +63,7 @@ export type PipelineHost = {
 };
 
 /** The replicated state as this server has it; a snapshot from a leader replaces it. */
-export type ReplicatedState = { tree: DataTree; sessions: Sessions; watches: WatchTable };
+export type ReplicatedState = { tree: DataTree; watches: WatchTable };
 
 export type PipelineCounters = {
   packetsReceived: number;
@@ -424,7 +423,7 @@ export class Pipeline {
     // The newer connection of a session wins on this server, even before its password is checked, as in ZooKeeper.
     const older = this.#attached.get(connection.sessionId);
     if (older !== undefined && older !== connection) this.close(older, 'the client reconnected');
-    if (this.#state.sessions.has(connection.sessionId)) {
+    if (this.#state.tree.sessions.has(connection.sessionId)) {
       this.#revalidate(connection);
       return;
     }
@@ -436,7 +435,7 @@ export class Pipeline {
   }
 
   #revalidate(connection: ClientSession): void {
-    const password = this.#state.sessions.passwordOf(connection.sessionId);
+    const password = this.#state.tree.sessions.get(connection.sessionId)?.password ?? null;
     if (password === null || !equalBytes(password, connection.password)) {
       this.#refuseSession(connection, 'the session does not exist or the password is wrong');
       return;
@@ -554,7 +553,7 @@ export class Pipeline {
         if (!this.#may(connection, acl, Perms.READ | Perms.ADMIN)) {
           return this.#replyHeader(connection, xid, zxid, ErrorCode.noAuth);
         }
-        const shown = this.#may(connection, acl, Perms.ADMIN) ? acl : maskAcl(acl);
+        const shown = maskAcl(acl, connection.identity, this.#config.skipAcl);
         return this.#replyResponse(connection, xid, zxid, { kind: 'getACL', acl: shown, stat: tree.statOf(slot) });
       }
       case 'getAllChildrenNumber': {
@@ -806,7 +805,7 @@ export class Pipeline {
       const code = txn.body.code;
       return operations.map((): MultiResult => ({ kind: 'error', code }));
     }
-    const results = result.results ?? [];
+    const results = result.operations;
     assert(results.length === operations.length, 'each operation of a multi has its result');
     return operations.map((operation, index): MultiResult => {
       const one = results[index];
@@ -814,11 +813,11 @@ export class Pipeline {
       if (one.code !== ErrorCode.ok) return { kind: 'error', code: one.code };
       switch (operation.kind) {
         case 'create':
-          return { kind: 'create', path: one.path ?? '' };
+          return { kind: 'create', path: one.path };
         case 'create2':
         case 'createContainer':
         case 'createTTL':
-          return { kind: 'create2', path: one.path ?? '', stat: one.stat ?? tree.statOf(one.slot) };
+          return { kind: 'create2', path: one.path, stat: one.stat ?? tree.statOf(one.slot) };
         case 'setData':
           return { kind: 'setData', stat: one.stat ?? tree.statOf(one.slot) };
         case 'delete':
@@ -850,7 +849,7 @@ export class Pipeline {
       if (connection.phase === 'closed') continue;
       if (connection.phase === 'attaching') {
         this.#finish(waiting);
-        if (this.#state.sessions.has(connection.sessionId)) this.#revalidate(connection);
+        if (this.#state.tree.sessions.has(connection.sessionId)) this.#revalidate(connection);
         else this.#refuseSession(connection, 'the session does not exist');
         continue;
       }

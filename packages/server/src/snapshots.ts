@@ -1,8 +1,8 @@
 // Snapshots as the driver sees them: take one of the live tree while writes go on, stream one to a learner, stage one from a leader,
 // load one. Each is a chain of short steps with the event loop in between; none of them holds the loop for long.
 
-import { beginSnapshot, type DataTree, SnapshotLoader, type Sessions, type SnapshotWalk } from '@quorate/datatree';
-import { hex64, type Mutations, type ServerId, type Zxid } from '@quorate/protocol';
+import { beginSnapshot, type DataTree, type DataTreeOptions, SnapshotLoader, type SnapshotWalk } from '@quorate/datatree';
+import { hex64, type ServerId, type Zxid } from '@quorate/protocol';
 import type { SnapshotReader, SnapshotWriter } from '@quorate/storage/disk';
 import type { PeerMessage } from './peer-messages.ts';
 import type { ReplicaPorts } from './ports.ts';
@@ -33,7 +33,7 @@ export class SnapshotTaker {
   }
 
   /** Begins a snapshot when one is due. Only at a zxid that is durable here, so that snapshot and log never have a gap between them. */
-  maybeTake(tree: DataTree, sessions: Sessions, durable: Zxid, onTaken: (zxid: Zxid) => void): void {
+  maybeTake(tree: DataTree, durable: Zxid, onTaken: (zxid: Zxid) => void): void {
     if (this.#isTaking || (!this.#isWanted && !this.#isDue())) return;
     const zxid = tree.lastZxid;
     if (durable < zxid) return;
@@ -46,7 +46,7 @@ export class SnapshotTaker {
     }
     this.#isTaking = true;
     const startedMs = this.#ports.clock.nowMs();
-    const walk = beginSnapshot(tree, sessions);
+    const walk = beginSnapshot(tree);
     const writer = this.#ports.disk.beginSnapshot(zxid);
     this.#pump(walk, writer, (error, bytes) => {
       this.#isTaking = false;
@@ -102,10 +102,9 @@ export class SnapshotSender {
     this.#ports = ports;
   }
 
-  /** Announces the snapshot, then sends its bytes. done(false): the link was lost or the file is damaged. */
+  /** Sends the bytes; Zab has announced them. done(false): the link was lost or the file is damaged. */
   send(to: ServerId, epoch: number, zxid: Zxid, done: (isDone: boolean) => void): void {
     this.abort(to);
-    this.#ports.network.send(to, { kind: 'synchronizeBySnapshot', epoch, zxid });
     const reader = this.#ports.disk.openSnapshot(zxid);
     this.#sending.set(to, reader);
     let index = 0;
@@ -161,8 +160,9 @@ export class SnapshotSender {
 type Receiving = {
   readonly from: ServerId;
   readonly epoch: number;
-  readonly zxid: Zxid;
-  readonly writer: SnapshotWriter;
+  /** Known from the first chunk on. */
+  zxid: Zxid | null;
+  writer: SnapshotWriter | null;
   nextIndex: number;
 };
 
@@ -179,9 +179,10 @@ export class SnapshotReceiver {
     return this.#receiving !== null && this.#receiving.from === from;
   }
 
-  begin(from: ServerId, epoch: number, zxid: Zxid): void {
+  /** The leader announced a snapshot: until it is staged, what follows on its stream has to wait. */
+  begin(from: ServerId, epoch: number): void {
     this.discard();
-    this.#receiving = { from, epoch, zxid, writer: this.#ports.disk.stageSnapshot(zxid), nextIndex: 0 };
+    this.#receiving = { from, epoch, zxid: null, writer: null, nextIndex: 0 };
   }
 
   /** onStaged(null): complete, verified and staged. Called once per snapshot. */
@@ -191,26 +192,27 @@ export class SnapshotReceiver {
     onStaged: (error: Error | null) => void,
   ): void {
     const receiving = this.#receiving;
-    if (receiving === null || receiving.from !== from || receiving.epoch !== message.epoch || receiving.zxid !== message.zxid) {
-      return;
-    }
-    if (message.index !== receiving.nextIndex) {
+    if (receiving === null || receiving.from !== from || receiving.epoch !== message.epoch) return;
+    if (message.index !== receiving.nextIndex || (receiving.zxid !== null && receiving.zxid !== message.zxid)) {
       onStaged(new Error(`snapshot chunk ${message.index} came instead of ${receiving.nextIndex}`));
       return;
     }
     receiving.nextIndex += 1;
+    receiving.zxid = message.zxid;
+    receiving.writer ??= this.#ports.disk.stageSnapshot(message.zxid);
+    const writer = receiving.writer;
     const finish = (error: Error | null): void => {
       if (this.#receiving !== receiving) return;
       if (error !== null) onStaged(error);
       else if (message.last) {
-        receiving.writer.finish((finishError) => {
+        writer.finish((finishError) => {
           if (this.#receiving !== receiving) return;
           this.#receiving = null;
           onStaged(finishError);
         });
       }
     };
-    if (message.bytes.length > 0) receiving.writer.write(message.bytes, finish);
+    if (message.bytes.length > 0) writer.write(message.bytes, finish);
     else finish(null);
   }
 
@@ -218,7 +220,7 @@ export class SnapshotReceiver {
     const receiving = this.#receiving;
     if (receiving === null) return;
     this.#receiving = null;
-    receiving.writer.abort();
+    receiving.writer?.abort();
   }
 
   discardFrom(from: ServerId): void {
@@ -228,11 +230,11 @@ export class SnapshotReceiver {
 
 export function loadSnapshot(
   ports: ReplicaPorts,
-  mutations: Mutations,
+  options: DataTreeOptions,
   zxid: Zxid,
-  done: (error: Error | null, loaded: { readonly tree: DataTree; readonly sessions: Sessions } | null) => void,
+  done: (error: Error | null, loaded: DataTree | null) => void,
 ): void {
-  const loader = new SnapshotLoader(mutations);
+  const loader = new SnapshotLoader(options);
   const reader = ports.disk.openSnapshot(zxid);
   const step = (): void => {
     reader.next((error, chunk) => {
