@@ -20,6 +20,8 @@ import { zxidFrom } from './zxid.ts';
 const CASES = Number(process.env['QUORATE_FUZZ_CASES'] ?? 20_000);
 // One seed for every run of the suite: a failure prints the case, and the case alone repeats it.
 const SEED = 20_260_101;
+// Fewer cases than this need not meet every way out of the decoders.
+const CASES_FOR_EVERY_CODE = 5_000;
 const names = Object.keys(OpCode) as OpName[];
 const responseKinds = [...new Set(sampleResponses.map((response) => response.kind))];
 
@@ -229,6 +231,7 @@ describe('damaged bytes', () => {
       codes.add(codeOf(() => decodeClientPayload(damage(original, random))));
     }
     // The damage reaches every way out, or this test proves nothing.
+    if (CASES < CASES_FOR_EVERY_CODE) return;
     expect([...codes].map(String).toSorted()).toEqual([
       'badLength',
       'marshalling',
@@ -247,6 +250,7 @@ describe('damaged bytes', () => {
       const decode = decoders[random(decoders.length)] ?? decodeStat;
       codes.add(codeOf(() => decode(new JuteReader(damage(original, random)))));
     }
+    if (CASES < CASES_FOR_EVERY_CODE) return;
     expect([...codes].map(String).toSorted()).toEqual(['badLength', 'marshalling', 'null', 'nullString', 'overrun']);
   });
 
@@ -275,6 +279,7 @@ describe('damaged bytes', () => {
         }),
       );
     }
+    if (CASES < CASES_FOR_EVERY_CODE) return;
     expect(codes.has('frameNegative') && codes.has('frameTooLarge')).toBe(true);
   });
 

@@ -8,7 +8,7 @@ import { zxidFrom } from './zxid.ts';
 
 const EMPTY = new Uint8Array(0);
 // Up to here a loop over ASCII bytes is faster than the call into the native decoder.
-const ASCII_LOOP_BYTES_MAX = 24;
+const ASCII_LOOP_BYTES_MAX = 12;
 const TWO_TO_32 = 4294967296;
 
 export class JuteReader {
