@@ -176,7 +176,7 @@ describe('multi', () => {
     expect(kindOfOnly(create('00000001', '00000004'))).toBe('createContainer');
     expect(kindOfOnly(create('0000000f', '00000004'))).toBe('createContainer');
     expect(kindOfOnly(create('00000013', '00000004'))).toBe('createContainer');
-    expect(kindOfOnly(create('00000013', '00000003'))).toBe('create');
+    expect(kindOfOnly(create('00000013', '00000003'))).toBe('createContainer');
     expect(kindOfOnly(create('00000015', '00000005', '0000000000000001'))).toBe('createTTL');
     expect(kindOfOnly(create('00000015', '00000004', '0000000000000001'))).toBe('createContainer');
     expect(kindOfOnly(create('00000015', '00000000', '0000000000000001'))).toBe('create');
@@ -197,7 +197,12 @@ describe('multi', () => {
         expect(codeOf(() => decodeMulti(create(type, flags)))).toBe('marshalling');
       }
     }
-    expect(codeOf(() => decodeMulti(create('00000015', '00000007', '0000000000000001')))).toBe('marshalling');
+  });
+
+  test('an illegal flag with a TTL is readable: the operation is refused, not the multi', () => {
+    expect(decodeMulti(create('00000015', '00000007', '0000000000000001'))).toMatchObject({
+      operations: [{ kind: 'create', flags: 7, ttl: -1n }],
+    });
   });
 
   test('reads, setACL, reconfig, nested multis and unknown types are not allowed inside', () => {

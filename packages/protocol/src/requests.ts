@@ -449,27 +449,26 @@ function decodeMultiOperation(type: number, reader: JuteReader): MultiOperation 
   }
 }
 
-// Inside a multi the flag decides what a create is, not the opcode (ZooKeeper's Op.java); a TTL flag needs the record
-// that carries a TTL, and an illegal flag makes the whole multi unreadable.
+// Inside a multi the flag has a say in what a create is (ZooKeeper's MultiOperationRecord and Op). The record without a
+// TTL: a container flag makes it createContainer, a TTL flag or an illegal one makes the whole multi unreadable. The
+// record with a TTL: without a TTL flag it is one of the others, and an illegal flag is left for prepare to refuse.
 function retypeCreate(operation: CreateRequest): CreateRequest {
-  const { path, data, acl, flags } = operation;
+  const { kind, path, data, acl, flags } = operation;
   switch (flags) {
     case CreateFlag.persistent:
     case CreateFlag.ephemeral:
     case CreateFlag.persistentSequential:
-    case CreateFlag.ephemeralSequential: {
-      if (operation.kind === 'create' || operation.kind === 'create2') return operation;
+    case CreateFlag.ephemeralSequential:
+      if (kind !== 'createTTL') return operation;
       return { kind: 'create', path, data, acl, flags, ttl: NO_TTL };
-    }
     case CreateFlag.container:
       return { kind: 'createContainer', path, data, acl, flags, ttl: NO_TTL };
     case CreateFlag.persistentWithTtl:
     case CreateFlag.persistentSequentialWithTtl:
-      if (operation.kind !== 'createTTL') {
-        throw new ProtocolError('marshalling', 'a create with a TTL flag carries a TTL');
-      }
-      return operation;
+      if (kind === 'createTTL') return operation;
+      throw new ProtocolError('marshalling', 'a create with a TTL flag carries a TTL');
     default:
+      if (kind === 'createTTL') return { kind: 'create', path, data, acl, flags, ttl: NO_TTL };
       throw new ProtocolError('marshalling', 'this create flag exists');
   }
 }
