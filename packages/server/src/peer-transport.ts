@@ -16,6 +16,7 @@ export type Address = { readonly host: string; readonly port: number };
 export type PeerTransportOptions = {
   readonly id: ServerId;
   readonly incarnation: number;
+  /** An empty host means every address. */
   readonly listen: readonly Address[];
   readonly peers: ReadonlyMap<ServerId, readonly Address[]>;
   /** Read at each hello: it becomes known when the ensemble is formed. */
@@ -141,7 +142,7 @@ export class PeerTransport implements Network {
       this.#servers.push(server);
       await new Promise<void>((resolve, reject) => {
         server.once('error', reject);
-        server.listen({ host: address.host, port: address.port }, () => {
+        server.listen(address.host === '' ? { port: address.port } : address, () => {
           server.removeListener('error', reject);
           server.on('error', (error) => this.#handlers.log('error', 'the peer port reports an error', { error }));
           resolve();
