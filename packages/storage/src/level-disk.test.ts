@@ -1,0 +1,43 @@
+// LevelDisk under the contract suite: a crash is a copy of the directory as it lies there, taken while the process still runs.
+
+import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { ServerId } from '@quorate/protocol/zxid';
+import type { Disk } from './disk.ts';
+import { type DiskPlace, diskSuite } from './disk-suite.ts';
+import { openDisk } from './open-disk.ts';
+
+async function createPlace(serverId: ServerId): Promise<DiskPlace> {
+  const root = mkdtempSync(join(tmpdir(), 'quorate-disk-'));
+  let lives = 0;
+  let directory = join(root, 'life-0');
+  let disk: Disk | null = null;
+  const stop = async (): Promise<void> => {
+    const stopped = disk;
+    disk = null;
+    if (stopped !== null) await new Promise<void>((resolve) => stopped.close(() => resolve()));
+  };
+  return {
+    async open(window) {
+      const opened = await openDisk(directory, { serverId, ...window, ballastBytes: 0 });
+      const { disk: real } = opened;
+      disk = real;
+      return opened;
+    },
+    async crash() {
+      lives++;
+      const copy = join(root, `life-${lives}`);
+      cpSync(directory, copy, { recursive: true });
+      await stop();
+      rmSync(directory, { recursive: true, force: true });
+      directory = copy;
+    },
+    async remove() {
+      await stop();
+      rmSync(root, { recursive: true, force: true });
+    },
+  };
+}
+
+diskSuite('LevelDisk', { create: createPlace });
