@@ -325,6 +325,10 @@ export class DataTree {
     return this.#int(slot, AVERSION);
   }
 
+  czxidOf(slot: number): Zxid {
+    return zxidFrom(this.#chunk(slot).longs[(slot & CHUNK_MASK) * LONGS + CZXID] ?? 0n);
+  }
+
   mzxidOf(slot: number): Zxid {
     return zxidFrom(this.#chunk(slot).longs[(slot & CHUNK_MASK) * LONGS + MZXID] ?? 0n);
   }
@@ -622,6 +626,15 @@ export class DataTree {
     ints[index * INTS + CVERSION] = fields.getInt32(at + 44);
     ints[index * INTS + AVERSION] = fields.getInt32(at + 48);
     if (parent === NO_PARENT || this.#int(parent, IS_LINKED) === 1) this.#linkAll(slot);
+  }
+
+  /** Records come in any order; ephemerals of a session are listed in creation order. Those of one multi share a zxid and stay as they came. */
+  orderEphemerals(): void {
+    for (const [sessionId, slots] of this.#ephemerals) {
+      if (slots.size < 2) continue;
+      const order = [...slots].sort((a, b) => compareZxids(this.czxidOf(a), this.czxidOf(b)));
+      this.#ephemerals.set(sessionId, new Set(order));
+    }
   }
 
   /** True when every restored znode hangs below the root, and no slot is still waiting for its record. */
@@ -965,6 +978,11 @@ function codesOf(operations: readonly TxnBody[], failedAt: number): ErrorCode[] 
     if (index < failedAt) return ErrorCode.ok;
     return index === failedAt && operation.kind === 'error' ? operation.code : ErrorCode.runtimeInconsistency;
   });
+}
+
+function compareZxids(first: Zxid, second: Zxid): number {
+  if (first === second) return 0;
+  return first < second ? -1 : 1;
 }
 
 function parentPath(path: string, cut: number): string {

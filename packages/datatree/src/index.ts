@@ -23,6 +23,8 @@ export type { Asker, InternalRequest, PrepareContext } from './prepare.ts';
 export { prepare } from './prepare.ts';
 export type { Session } from './sessions.ts';
 export { SessionTable } from './sessions.ts';
+export type { LoadedSnapshot } from './snapshot.ts';
+export { beginSnapshot, SNAPSHOT_FORMAT, SnapshotError, SnapshotLoader, SnapshotWalk } from './snapshot.ts';
 export type { Origin, Txn, TxnBody } from './txn.ts';
 export { decodeTxn, encodeTxn, TXN_FORMAT } from './txn.ts';
 export type { DeliverEvent, WatchCounts, WatchKind } from './watch-table.ts';
