@@ -677,8 +677,13 @@ export class Pipeline {
   }
 
   #setWatches(connection: ClientSession, request: SetWatchesRequest): void {
-    catchUp(this.#state.tree, this.#state.watches, connection.watcher, request, (type, path) =>
-      this.#sendEvent(connection, type, path, -1n),
+    catchUp(
+      this.#state.tree,
+      this.#state.watches,
+      connection.watcher,
+      request,
+      request.relativeZxid,
+      (_watcher, type, path) => this.#sendEvent(connection, type, path, -1n),
     );
   }
 
@@ -724,7 +729,7 @@ export class Pipeline {
     if (this.#eventPath !== path || this.#eventType !== type || this.#eventZxid !== zxid) {
       this.#eventWriter.reset();
       this.#eventWriter.beginFrame();
-      encodeWatchEvent(this.#eventWriter, zxidFrom(zxid), { type, state: KeeperState.syncConnected, path });
+      encodeWatchEvent(this.#eventWriter, { type, state: KeeperState.syncConnected, path }, zxid);
       this.#eventWriter.endFrame();
       this.#eventPath = path;
       this.#eventType = type;

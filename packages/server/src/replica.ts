@@ -139,7 +139,7 @@ export class Replica {
   readonly #ports: ReplicaPorts;
   readonly #restored: RestoredStore;
   readonly #state: ReplicatedState;
-  readonly #outstanding = new Outstanding();
+  #outstanding: Outstanding;
   readonly #tracker: SessionTracker;
   readonly #pipeline: Pipeline;
   readonly #taker: SnapshotTaker;
@@ -187,6 +187,7 @@ export class Replica {
     this.#ports = ports;
     this.#restored = restored;
     this.#state = { tree: new DataTree(this.#treeOptions), watches: new WatchTable() };
+    this.#outstanding = new Outstanding(this.#state.tree.sessions);
     this.#tracker = new SessionTracker(config.tickMs);
     this.#lastTickMs = ports.clock.nowMs();
     this.#lastTrackerMs = this.#lastTickMs;
@@ -217,7 +218,7 @@ export class Replica {
     loadSnapshot(this.#ports, this.#treeOptions, snapshot, (error, loaded) => {
       this.#guard(() => {
         if (error !== null || loaded === null) throw error ?? new Error('the newest snapshot cannot be read');
-        this.#state.tree = loaded;
+        this.#replaceTree(loaded);
       });
       this.#enqueue({ kind: 'run', run: () => this.#begin(onStarted) });
     });
@@ -261,9 +262,9 @@ export class Replica {
       ephemeralCount: tree.ephemeralCount,
       sessionCount: tree.sessions.count,
       connectionCount: this.#pipeline.connectionCount,
-      watchCount: watches.watchCount,
-      watchPathCount: watches.pathCount,
-      watcherCount: watches.watcherCount,
+      watchCount: watches.counts.watches,
+      watchPathCount: watches.counts.paths,
+      watcherCount: watches.counts.watchers,
       outstandingCount: this.#pipeline.outstandingCount,
       counters: this.#pipeline.counters,
       proposalBytes: this.#proposalBytes,
@@ -544,6 +545,11 @@ export class Replica {
     this.#leaderDigest = null;
   }
 
+  #replaceTree(tree: DataTree): void {
+    this.#state.tree = tree;
+    this.#outstanding = new Outstanding(tree.sessions);
+  }
+
   #install(zxid: Zxid): void {
     this.#isLoading = true;
     loadSnapshot(this.#ports, this.#treeOptions, zxid, (error, loaded) => {
@@ -552,7 +558,7 @@ export class Replica {
         run: () => {
           if (error !== null || loaded === null) throw error ?? new Error('the installed snapshot cannot be read');
           this.#pipeline.onStateReplaced();
-          this.#state.tree = loaded;
+          this.#replaceTree(loaded);
           this.#state.watches = new WatchTable();
           this.#digests.clear();
           this.#leaderDigest = null;
@@ -663,7 +669,6 @@ export class Replica {
   /** What was prepared but not applied as a leader is void: the history of the next leader tells what took place. */
   #forgetLeading(): void {
     this.#outstanding.clear();
-    this.#state.tree.sessions.clearClosing();
     this.#proposals = [];
     this.#proposed = [];
     this.#proposedHead = 0;
@@ -981,12 +986,9 @@ export class Replica {
     const context: PrepareContext = {
       tree: this.#state.tree,
       outstanding: this.#outstanding,
-      timeMs: this.#ports.clock.wallMs(),
       skipAcl: this.#config.skipAcl,
-      extendedTypesEnabled: this.#config.extendedTypesEnabled,
-      mutations: this.#config.mutations,
     };
-    const txn = prepare(context, { sessionId, cxid, identity, origin }, request);
+    const txn = prepare(context, { sessionId, cxid, identity, origin }, request, this.#ports.clock.wallMs());
     this.#proposals.push(encodeTxn(txn));
     this.#proposed.push(txn);
   }

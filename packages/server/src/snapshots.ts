@@ -81,7 +81,7 @@ export class SnapshotTaker {
       bytes += chunk.length;
       writer.write(chunk, (error) => {
         if (error !== null) {
-          walk.end();
+          walk.abort();
           writer.abort();
           done(error, bytes);
         } else {
@@ -246,7 +246,7 @@ export function loadSnapshot(
       try {
         if (chunk === null) {
           reader.close();
-          done(null, loader.finish());
+          done(null, loader.finish().tree);
           return;
         }
         loader.push(chunk);
