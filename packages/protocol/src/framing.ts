@@ -16,7 +16,7 @@ export type FrameHandler = (bytes: Uint8Array, start: number, end: number) => bo
 
 export class FrameDecoder {
   readonly #frameBytesMax: number;
-  // The four length bytes as far as they have arrived, when a chunk ended inside them.
+  // The length bytes as far as they have arrived; the next four push the old ones out.
   #partialLength = 0;
   #partialLengthBytes = 0;
   // The unfinished payload. It is never reused, so views into a frame stay valid for as long as somebody holds them.
@@ -89,7 +89,6 @@ export class FrameDecoder {
     }
     if (this.#partialLengthBytes < LENGTH_BYTES) return at;
     const length = this.#partialLength;
-    this.#partialLength = 0;
     this.#partialLengthBytes = 0;
     if (length < 0) throw new ProtocolError('frameNegative', 'a frame length is not negative');
     if (length > this.#frameBytesMax) throw new ProtocolError('frameTooLarge', 'a frame is within the limit');

@@ -65,6 +65,7 @@ describe('JuteReader', () => {
 
   test('broken UTF-8 becomes replacement characters', () => {
     expect(readerOf('00000003 61ff62').readString()).toBe('a\ufffdb');
+    expect(readerOf('00000001 80').readString()).toBe('\ufffd');
   });
 
   test('a null string is refused where one is needed and told where not', () => {

@@ -20,7 +20,7 @@ describe('JuteWriter', () => {
   });
 
   test('a text that turns out not to be ASCII is written once and whole', () => {
-    for (const text of ['abcé', `${'x'.repeat(39)}é`, `${'x'.repeat(60)}日`, '\ud800']) {
+    for (const text of ['abcé', '\u0080', `${'x'.repeat(39)}é`, `${'x'.repeat(60)}日`, '\ud800']) {
       const encoded = Buffer.from(text, 'utf8');
       const bytes = written((writer) => writer.writeString(text));
       expect(toHex(bytes.subarray(4))).toBe(encoded.toString('hex'));
