@@ -107,14 +107,15 @@ function fieldsOf(m: PeerMessage): Value[] {
         m.candidate,
         m.candidateEpoch,
         m.candidateZxid,
+        m.favoured,
         m.establishedEpoch,
         STORE_KINDS.indexOf(m.store),
         m.hearsYou,
       ];
     case 'followerInfo':
-      return [Tag.followerInfo, m.acceptedEpoch, m.observer, STORE_KINDS.indexOf(m.store), m.needsSnapshot];
+      return [Tag.followerInfo, m.session, m.acceptedEpoch, m.observer, STORE_KINDS.indexOf(m.store), m.needsSnapshot];
     case 'leaderInfo':
-      return [Tag.leaderInfo, m.epoch, m.clusterId];
+      return [Tag.leaderInfo, m.session, m.epoch, m.clusterId];
     case 'ackEpoch':
       return [Tag.ackEpoch, m.epoch, m.currentEpoch, m.lastZxid, m.counted];
     case 'synchronize':
@@ -124,7 +125,7 @@ function fieldsOf(m: PeerMessage): Value[] {
     case 'history':
       return withEntries([Tag.history, m.epoch], m.entries);
     case 'newLeader':
-      return [Tag.newLeader, m.epoch, m.last];
+      return [Tag.newLeader, m.epoch, m.last, m.counted];
     case 'ackNewLeader':
       return [Tag.ackNewLeader, m.epoch, m.last];
     case 'upToDate':
@@ -157,9 +158,9 @@ function fieldsOf(m: PeerMessage): Value[] {
     case 'syncDone':
       return [Tag.syncDone, m.sequence, m.zxid];
     case 'revalidate':
-      return [Tag.revalidate, m.sequence, m.sessionId, m.attachment, m.timeoutMs];
+      return [Tag.revalidate, m.sequence, m.sessionId, m.timeoutMs];
     case 'revalidated':
-      return [Tag.revalidated, m.sequence, m.valid, m.zxid];
+      return [Tag.revalidated, m.sequence, m.valid, m.attachment];
     case 'sessionMoved':
       return [Tag.sessionMoved, m.sessionId, m.attachment];
     case 'touched':
@@ -197,6 +198,7 @@ function decodeTagged(tag: number, f: Fields): PeerMessage {
         candidate: f.serverId(-1),
         candidateEpoch: f.uint(),
         candidateZxid: f.zxid(),
+        favoured: f.bool(),
         establishedEpoch: f.uint(),
         store: f.oneOf(STORE_KINDS),
         hearsYou: f.bool(),
@@ -204,13 +206,14 @@ function decodeTagged(tag: number, f: Fields): PeerMessage {
     case Tag.followerInfo:
       return {
         kind: 'followerInfo',
+        session: f.count(),
         acceptedEpoch: f.uint(),
         observer: f.bool(),
         store: f.oneOf(STORE_KINDS),
         needsSnapshot: f.bool(),
       };
     case Tag.leaderInfo:
-      return { kind: 'leaderInfo', epoch: f.uint(), clusterId: f.text(CLUSTER_ID_MAX) };
+      return { kind: 'leaderInfo', session: f.count(), epoch: f.uint(), clusterId: f.text(CLUSTER_ID_MAX) };
     case Tag.ackEpoch:
       return { kind: 'ackEpoch', epoch: f.uint(), currentEpoch: f.uint(), lastZxid: f.zxid(), counted: f.bool() };
     case Tag.synchronize:
@@ -220,7 +223,7 @@ function decodeTagged(tag: number, f: Fields): PeerMessage {
     case Tag.history:
       return { kind: 'history', epoch: f.uint(), entries: f.entries() };
     case Tag.newLeader:
-      return { kind: 'newLeader', epoch: f.uint(), last: f.zxid() };
+      return { kind: 'newLeader', epoch: f.uint(), last: f.zxid(), counted: f.bool() };
     case Tag.ackNewLeader:
       return { kind: 'ackNewLeader', epoch: f.uint(), last: f.zxid() };
     case Tag.upToDate:
@@ -247,7 +250,7 @@ function decodeTagged(tag: number, f: Fields): PeerMessage {
     case Tag.request: {
       const sequence = f.count();
       const sessionId = f.sessionId();
-      const attachment = f.count();
+      const attachment = f.i64();
       const cxid = f.int();
       const opcode = f.int();
       const body = f.bytes();
@@ -264,13 +267,12 @@ function decodeTagged(tag: number, f: Fields): PeerMessage {
         kind: 'revalidate',
         sequence: f.count(),
         sessionId: f.sessionId(),
-        attachment: f.count(),
         timeoutMs: f.int(),
       };
     case Tag.revalidated:
-      return { kind: 'revalidated', sequence: f.count(), valid: f.bool(), zxid: f.zxid() };
+      return { kind: 'revalidated', sequence: f.count(), valid: f.bool(), attachment: f.i64() };
     case Tag.sessionMoved:
-      return { kind: 'sessionMoved', sessionId: f.sessionId(), attachment: f.count() };
+      return { kind: 'sessionMoved', sessionId: f.sessionId(), attachment: f.i64() };
     case Tag.touched:
       return { kind: 'touched', sessionIds: f.sessionIds() };
     case Tag.digest:
@@ -359,7 +361,11 @@ export class Fields {
   }
 
   sessionId(): SessionId {
-    return sessionIdFrom(this.#bigint(-0x8000000000000000n, 0x7fffffffffffffffn));
+    return sessionIdFrom(this.i64());
+  }
+
+  i64(): bigint {
+    return this.#bigint(-0x8000000000000000n, 0x7fffffffffffffffn);
   }
 
   bool(): boolean {
