@@ -240,5 +240,10 @@ export type ZabStatus = {
   readonly base: Zxid;
   readonly store: StoreKind;
   /** Voters (and observers) in sync with this leader; empty unless leading. */
-  readonly followers: readonly { readonly id: ServerId; readonly inSync: boolean; readonly acked: Zxid; readonly observer: boolean }[];
+  readonly followers: readonly {
+    readonly id: ServerId;
+    readonly inSync: boolean;
+    readonly acked: Zxid;
+    readonly observer: boolean;
+  }[];
 };
