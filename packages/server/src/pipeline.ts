@@ -3,51 +3,39 @@
 // Order (zookeeper-semantics 1.11): requests of one connection are answered in the order they came; a read waits only for earlier
 // requests of its own connection; watch events are queued before any reply that could reveal the same zxid.
 
+import { type ApplyResult, checkPermission, type TreeEvent, type Txn } from '@quorate/datatree';
 import {
-  type ApplyResult,
-  catchUp,
-  checkPermission,
-  type DataTree,
-  maskAcl,
-  type TreeEvent,
-  type Txn,
-  type WatchTable,
-} from '@quorate/datatree';
-import {
-  AddWatchMode,
   assert,
   decodeConnectRequest,
   decodeRequest,
   ErrorCode,
+  type EventType,
   encodeConnectResponse,
   encodeReplyHeader,
   encodeResponse,
   encodeWatchEvent,
-  type EventType,
+  epochOf,
   hex64,
   JuteReader,
   JuteWriter,
   KeeperState,
-  type MultiReadRequest,
   type MultiResult,
   OpCode,
   Perms,
   ProtocolError,
   type ReadRequest,
-  type ReadWithWatchRequest,
   type Request,
   type SessionId,
-  type SetWatchesRequest,
   sessionIdFrom,
-  unreachable,
-  type WatchesRequest,
-  WatcherType,
   type Zxid,
   zxidFrom,
 } from '@quorate/protocol';
 import { ClientSession, Waiting } from './client-session.ts';
 import type { ClientPort, ReplicaPorts } from './ports.ts';
+import type { ReplicatedState } from './reads.ts';
+import { Reads } from './reads.ts';
 import type { ReplicaConfig } from './replica.ts';
+import { firstAttachment } from './session-tracker.ts';
 
 const PING_XID = -2;
 const PASSWORD_BYTES = 16;
@@ -61,9 +49,6 @@ export type PipelineHost = {
   /** Reads the clock and lets Zab know, before anything is answered; false: this server must not answer now. */
   isCurrent(): boolean;
 };
-
-/** The replicated state as this server has it; a snapshot from a leader replaces it. */
-export type ReplicatedState = { tree: DataTree; watches: WatchTable };
 
 export type PipelineCounters = {
   packetsReceived: number;
@@ -87,6 +72,7 @@ export class Pipeline {
   readonly #pending = new Map<number, Waiting>();
   readonly #dirty: ClientSession[] = [];
   readonly #paused = new Set<ClientSession>();
+  readonly #reads: Reads;
   readonly #reader = new JuteReader();
   readonly #copyReader = new JuteReader();
   readonly #eventWriter = new JuteWriter(256);
@@ -124,6 +110,9 @@ export class Pipeline {
     this.#ports = ports;
     this.#host = host;
     this.#state = state;
+    this.#reads = new Reads(state, config.skipAcl, (connection, type, path) =>
+      this.#sendEvent(connection, type, path, -1n),
+    );
     this.#notServingSinceMs = ports.clock.nowMs();
     // Top byte: server id; 40 bits of milliseconds; 16 bits that count on. A restart never uses an id again as long as time advanced.
     const time = BigInt(Math.floor(ports.clock.wallMs())) & 0xff_ffff_ffffn;
@@ -307,7 +296,14 @@ export class Pipeline {
     this.#wait(new Waiting('read', connection, 0, xid, opcode, request, body, this.#ports.clock.nowMs()));
   }
 
-  #onWrite(connection: ClientSession, xid: number, opcode: number, bytes: Uint8Array, start: number, end: number): void {
+  #onWrite(
+    connection: ClientSession,
+    xid: number,
+    opcode: number,
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+  ): void {
     const body = bytes.slice(start, end);
     this.#copyReader.reset(body, 0, body.length);
     let request: Request;
@@ -319,7 +315,16 @@ export class Pipeline {
       return;
     }
     const kind = request.kind === 'sync' ? 'sync' : 'write';
-    const waiting = new Waiting(kind, connection, this.#takeSequence(), xid, opcode, request, body, this.#ports.clock.nowMs());
+    const waiting = new Waiting(
+      kind,
+      connection,
+      this.#takeSequence(),
+      xid,
+      opcode,
+      request,
+      body,
+      this.#ports.clock.nowMs(),
+    );
     if (request.kind === 'closeSession') connection.phase = 'closing';
     this.#wait(waiting);
     this.#pending.set(waiting.sequence, waiting);
@@ -487,7 +492,12 @@ export class Pipeline {
     this.#resumeReading(connection);
   }
 
-  #writeConnectResponse(connection: ClientSession, timeoutMs: number, sessionId: SessionId, password: Uint8Array): void {
+  #writeConnectResponse(
+    connection: ClientSession,
+    timeoutMs: number,
+    sessionId: SessionId,
+    password: Uint8Array,
+  ): void {
     connection.writer.beginFrame();
     encodeConnectResponse(connection.writer, {
       protocolVersion: 0,
@@ -536,159 +546,8 @@ export class Pipeline {
   // --- Reads -----------------------------------------------------------------------------------------------------------------
 
   #answerRead(connection: ClientSession, xid: number, request: ReadRequest): void {
-    const { tree, watches } = this.#state;
-    const zxid = tree.lastZxid;
-    switch (request.kind) {
-      case 'getData':
-      case 'exists':
-      case 'getChildren':
-      case 'getChildren2':
-        this.#answerZnodeRead(connection, xid, request);
-        return;
-      case 'getACL': {
-        connection.lastOperation = 'GETA';
-        const slot = tree.find(request.path);
-        if (slot < 0) return this.#replyHeader(connection, xid, zxid, ErrorCode.noNode);
-        const acl = tree.aclOf(slot);
-        if (!this.#may(connection, acl, Perms.READ | Perms.ADMIN)) {
-          return this.#replyHeader(connection, xid, zxid, ErrorCode.noAuth);
-        }
-        const shown = maskAcl(acl, connection.identity, this.#config.skipAcl);
-        return this.#replyResponse(connection, xid, zxid, { kind: 'getACL', acl: shown, stat: tree.statOf(slot) });
-      }
-      case 'getAllChildrenNumber': {
-        connection.lastOperation = 'GETACN';
-        const slot = tree.find(request.path);
-        if (slot < 0) return this.#replyHeader(connection, xid, zxid, ErrorCode.noNode);
-        if (!this.#may(connection, tree.aclOf(slot), Perms.READ)) {
-          return this.#replyHeader(connection, xid, zxid, ErrorCode.noAuth);
-        }
-        const total = tree.countDescendants(slot);
-        return this.#replyResponse(connection, xid, zxid, { kind: 'getAllChildrenNumber', total });
-      }
-      case 'getEphemerals': {
-        connection.lastOperation = 'GETE';
-        const prefix = request.path.trim() === '' || request.path === '/' ? '' : request.path;
-        const paths: string[] = [];
-        for (const path of tree.ephemeralsOf(connection.sessionId)) if (path.startsWith(prefix)) paths.push(path);
-        return this.#replyResponse(connection, xid, zxid, { kind: 'getEphemerals', paths });
-      }
-      case 'whoAmI': {
-        connection.lastOperation = 'HOMI';
-        const clients = connection.identity.map(({ scheme, id }) => ({ scheme, user: scheme === 'digest' ? userOf(id) : id }));
-        return this.#replyResponse(connection, xid, zxid, { kind: 'whoAmI', clients });
-      }
-      case 'multiRead':
-        connection.lastOperation = 'MLTR';
-        return this.#replyResponse(connection, xid, zxid, { kind: 'multiRead', results: this.#multiRead(connection, request) });
-      case 'setWatches':
-      case 'setWatches2':
-        connection.lastOperation = request.kind === 'setWatches' ? 'SETW' : 'STW2';
-        this.#setWatches(connection, request);
-        return this.#replyHeader(connection, xid, zxid, ErrorCode.ok);
-      case 'addWatch':
-        connection.lastOperation = 'ADDW';
-        watches.add(
-          connection.watcher,
-          request.path,
-          request.mode === AddWatchMode.persistent ? 'persistent' : 'persistentRecursive',
-        );
-        return this.#replyResponse(connection, xid, zxid, { kind: 'addWatch', err: 0 });
-      case 'checkWatches':
-        connection.lastOperation = 'CHKW';
-        return this.#replyHeader(
-          connection,
-          xid,
-          zxid,
-          watches.has(connection.watcher, request.path, watcherTypeOf(request)) ? ErrorCode.ok : ErrorCode.noWatcher,
-        );
-      case 'removeWatches':
-        connection.lastOperation = 'REMW';
-        return this.#replyHeader(
-          connection,
-          xid,
-          zxid,
-          watches.remove(connection.watcher, request.path, watcherTypeOf(request)) ? ErrorCode.ok : ErrorCode.noWatcher,
-        );
-      case 'ping':
-      case 'sync':
-        throw new Error('ping and sync are answered elsewhere');
-      default:
-        return unreachable(request);
-    }
-  }
-
-  #answerZnodeRead(connection: ClientSession, xid: number, request: ReadWithWatchRequest): void {
-    const { tree, watches } = this.#state;
-    const zxid = tree.lastZxid;
-    const isExists = request.kind === 'exists';
-    if (isExists) connection.lastOperation = 'EXIS';
-    if (isExists && request.path.includes('\0')) {
-      return this.#replyHeader(connection, xid, zxid, ErrorCode.badArguments);
-    }
-    const slot = tree.find(request.path);
-    if (slot < 0) {
-      // An exists watch is left also where nothing is: it fires when the znode is created.
-      if (isExists && request.watch) watches.add(connection.watcher, request.path, 'data');
-      return this.#replyHeader(connection, xid, zxid, ErrorCode.noNode);
-    }
-    if (!this.#may(connection, tree.aclOf(slot), Perms.READ)) {
-      return this.#replyHeader(connection, xid, zxid, ErrorCode.noAuth);
-    }
-    const writer = connection.writer;
-    writer.beginFrame();
-    encodeReplyHeader(writer, xid, zxid, ErrorCode.ok);
-    switch (request.kind) {
-      case 'getData':
-        connection.lastOperation = 'GETD';
-        tree.writeData(slot, writer);
-        tree.writeStat(slot, writer);
-        if (request.watch) watches.add(connection.watcher, request.path, 'data');
-        break;
-      case 'exists':
-        tree.writeStat(slot, writer);
-        if (request.watch) watches.add(connection.watcher, request.path, 'data');
-        break;
-      case 'getChildren':
-      case 'getChildren2':
-        connection.lastOperation = 'GETC';
-        writer.writeVectorCount(tree.childCount(slot));
-        for (const name of tree.children(slot)) writer.writeString(name);
-        if (request.kind === 'getChildren2') tree.writeStat(slot, writer);
-        if (request.watch) watches.add(connection.watcher, request.path, 'child');
-        break;
-      default:
-        unreachable(request.kind);
-    }
-    writer.endFrame();
+    this.#reads.answer(connection, xid, request);
     this.#sent(connection);
-  }
-
-  #multiRead(connection: ClientSession, request: MultiReadRequest): MultiResult[] {
-    const { tree } = this.#state;
-    return request.operations.map((operation): MultiResult => {
-      const slot = tree.find(operation.path);
-      if (slot < 0) return { kind: 'error', code: ErrorCode.noNode };
-      if (!this.#may(connection, tree.aclOf(slot), Perms.READ)) return { kind: 'error', code: ErrorCode.noAuth };
-      return operation.kind === 'getData'
-        ? { kind: 'getData', data: tree.dataOf(slot), stat: tree.statOf(slot) }
-        : { kind: 'getChildren', children: [...tree.children(slot)] };
-    });
-  }
-
-  #setWatches(connection: ClientSession, request: SetWatchesRequest): void {
-    catchUp(
-      this.#state.tree,
-      this.#state.watches,
-      connection.watcher,
-      request,
-      request.relativeZxid,
-      (_watcher, type, path) => this.#sendEvent(connection, type, path, -1n),
-    );
-  }
-
-  #may(connection: ClientSession, acl: Parameters<typeof checkPermission>[0], wanted: number): boolean {
-    return checkPermission(acl, wanted, connection.identity, this.#config.skipAcl);
   }
 
   // --- What was applied comes back -------------------------------------------------------------------------------------------
@@ -718,7 +577,7 @@ export class Pipeline {
         const connection = this.#connections.get(watcher);
         assert(connection !== undefined, 'a closed connection has no watches');
         // At delivery, not at registration (CVE-2024-23944): an event must not reveal what the client may not read.
-        if (!this.#may(connection, event.acl, Perms.READ)) return;
+        if (!checkPermission(event.acl, Perms.READ, connection.identity, this.#config.skipAcl)) return;
         this.#sendEvent(connection, type, path, zxid);
       });
     }
@@ -747,8 +606,8 @@ export class Pipeline {
     const connection = waiting.connection;
     if (waiting.kind === 'createSession') {
       this.#finish(waiting);
-      if (result.code !== ErrorCode.ok) return this.#refuseSession(connection, 'the session could not be created');
-      this.#onAttached(connection, BigInt(zxid >> 32n) << 40n);
+      if (result.code === ErrorCode.ok) this.#onAttached(connection, firstAttachment(epochOf(zxid)));
+      else this.#refuseSession(connection, 'the session could not be created');
       return;
     }
     assert(waiting.kind === 'write', 'only writes and session creations become txns');
@@ -916,7 +775,10 @@ export class Pipeline {
         this.#sent(connection);
       } else {
         assert(waiting.request?.kind === 'sync', 'only a sync is done without a ready reply');
-        this.#replyResponse(connection, waiting.xid, this.#state.tree.lastZxid, { kind: 'sync', path: waiting.request.path });
+        this.#replyResponse(connection, waiting.xid, this.#state.tree.lastZxid, {
+          kind: 'sync',
+          path: waiting.request.path,
+        });
       }
     }
     if (connection.phase === 'closing' && connection.waitingCount === 0) {
@@ -972,7 +834,8 @@ export class Pipeline {
   beginStop(): void {
     this.#isStopping = true;
     for (const connection of [...this.#connections.values()]) {
-      if (connection.phase === 'connecting' || connection.phase === 'attaching') this.close(connection, 'this server is stopping');
+      if (connection.phase === 'connecting' || connection.phase === 'attaching')
+        this.close(connection, 'this server is stopping');
       else this.#pauseReading(connection);
     }
   }
@@ -1035,7 +898,12 @@ export class Pipeline {
     this.#sent(connection);
   }
 
-  #replyResponse(connection: ClientSession, xid: number, zxid: Zxid, response: Parameters<typeof encodeResponse>[1]): void {
+  #replyResponse(
+    connection: ClientSession,
+    xid: number,
+    zxid: Zxid,
+    response: Parameters<typeof encodeResponse>[1],
+  ): void {
     connection.writer.beginFrame();
     encodeReplyHeader(connection.writer, xid, zxid, ErrorCode.ok);
     encodeResponse(connection.writer, response);
@@ -1101,13 +969,4 @@ const utf8 = new TextDecoder();
 
 function decodeUtf8(bytes: Uint8Array): string {
   return utf8.decode(bytes);
-}
-
-function userOf(digestId: string): string {
-  const colon = digestId.indexOf(':');
-  return colon < 0 ? digestId : digestId.slice(0, colon);
-}
-
-function watcherTypeOf(request: WatchesRequest): (typeof WatcherType)[keyof typeof WatcherType] {
-  return request.type as (typeof WatcherType)[keyof typeof WatcherType];
 }

@@ -20,9 +20,9 @@ import {
   assert,
   counterOf,
   decodeRequest,
-  epochOf,
   ErrorCode,
   EventType,
+  epochOf,
   hex64,
   type Id,
   JuteReader,
@@ -36,11 +36,20 @@ import {
   type Zxid,
 } from '@quorate/protocol';
 import type { DiskWrite, RestoredStore } from '@quorate/storage/disk';
-import { type Role, type StoreKind, Zab, type ZabConfig, type ZabEffect, type ZabMessage, type ZabStatus } from '@quorate/zab';
+import {
+  type Role,
+  type StoreKind,
+  Zab,
+  type ZabConfig,
+  type ZabEffect,
+  type ZabMessage,
+  type ZabStatus,
+} from '@quorate/zab';
 import type { ClientSession, Waiting } from './client-session.ts';
 import type { ForwardedRequest, PeerMessage } from './peer-messages.ts';
-import { Pipeline, type ReplicatedState } from './pipeline.ts';
+import { Pipeline } from './pipeline.ts';
 import type { ClientPort, ReplicaPorts } from './ports.ts';
+import type { ReplicatedState } from './reads.ts';
 import { firstAttachment, SessionTracker } from './session-tracker.ts';
 import { loadSnapshot, SnapshotReceiver, SnapshotSender, SnapshotTaker } from './snapshots.ts';
 
@@ -86,8 +95,21 @@ export type ReplicaConfig = {
 };
 
 export type ReplicaEvent =
-  | { readonly kind: 'applied'; readonly zxid: Zxid; readonly txn: Txn | null; readonly result: ApplyResult | null; readonly digest: bigint }
-  | { readonly kind: 'role'; readonly role: Role; readonly epoch: number; readonly leader: ServerId | -1; readonly serving: boolean; readonly reason: string }
+  | {
+      readonly kind: 'applied';
+      readonly zxid: Zxid;
+      readonly txn: Txn | null;
+      readonly result: ApplyResult | null;
+      readonly digest: bigint;
+    }
+  | {
+      readonly kind: 'role';
+      readonly role: Role;
+      readonly epoch: number;
+      readonly leader: ServerId | -1;
+      readonly serving: boolean;
+      readonly reason: string;
+    }
   | { readonly kind: 'stateReplaced'; readonly zxid: Zxid; readonly digest: bigint }
   | { readonly kind: 'snapshotTaken'; readonly zxid: Zxid };
 
@@ -177,7 +199,8 @@ export class Replica {
   readonly #digests = new Map<Zxid, bigint>();
   #leaderDigest: { readonly zxid: Zxid; readonly digest: bigint } | null = null;
   #heldStream: { readonly from: ServerId; readonly message: PeerMessage }[] = [];
-  #stopping: { readonly onStopped: () => void; phase: 'handover' | 'answer' | 'done'; deadlineMs: number } | null = null;
+  #stopping: { readonly onStopped: () => void; phase: 'handover' | 'answer' | 'done'; deadlineMs: number } | null =
+    null;
   #writesInFlight = 0;
   #proposalBytes = { last: -1, min: -1, max: -1 };
   observer: ((event: ReplicaEvent) => void) | null = null;
@@ -444,9 +467,12 @@ export class Replica {
     for (const { zxid, txn } of entries) {
       if (txn.length === 0) continue;
       const { body } = decodeTxn(txn);
-      if (body.kind === 'create') this.#pipeline.deliver(zxid, [{ type: EventType.nodeCreated, path: body.path, acl: body.acl }]);
-      if (body.kind === 'setData') this.#pipeline.deliver(zxid, [{ type: EventType.nodeDataChanged, path: body.path, acl: [] }]);
-      if (body.kind === 'delete') this.#pipeline.deliver(zxid, [{ type: EventType.nodeDeleted, path: body.path, acl: [] }]);
+      if (body.kind === 'create')
+        this.#pipeline.deliver(zxid, [{ type: EventType.nodeCreated, path: body.path, acl: body.acl }]);
+      if (body.kind === 'setData')
+        this.#pipeline.deliver(zxid, [{ type: EventType.nodeDataChanged, path: body.path, acl: [] }]);
+      if (body.kind === 'delete')
+        this.#pipeline.deliver(zxid, [{ type: EventType.nodeDeleted, path: body.path, acl: [] }]);
     }
   }
 
@@ -563,7 +589,7 @@ export class Replica {
           this.#digests.clear();
           this.#leaderDigest = null;
           this.#isLoading = false;
-          this.#ports.log('info', 'took over the leader\'s snapshot', { zxid: hex64(zxid) });
+          this.#ports.log('info', "took over the leader's snapshot", { zxid: hex64(zxid) });
           this.observer?.({ kind: 'stateReplaced', zxid, digest: loaded.digest });
           this.#runDeferred();
         },
@@ -742,7 +768,8 @@ export class Replica {
       const digest = this.#digests.get(newest);
       if (digest === undefined) return;
       const message: PeerMessage = { kind: 'digest', zxid: newest, digest };
-      for (const follower of this.#zab.status.followers) if (follower.inSync) this.#ports.network.send(follower.id, message);
+      for (const follower of this.#zab.status.followers)
+        if (follower.inSync) this.#ports.network.send(follower.id, message);
       return;
     }
     if (this.#leader === -1) return;
@@ -924,7 +951,13 @@ export class Replica {
         }
         const request = waiting.request;
         assert(request !== null, 'a write keeps its request until it is answered');
-        this.#prepare(request as WriteRequest, connection.sessionId, waiting.xid, connection.identity, this.#ownOrigin(waiting));
+        this.#prepare(
+          request as WriteRequest,
+          connection.sessionId,
+          waiting.xid,
+          connection.identity,
+          this.#ownOrigin(waiting),
+        );
         return;
       }
       case 'createSession':
@@ -1032,9 +1065,10 @@ export class Replica {
   }
 
   #onRevalidate(from: ServerId, sequence: number, sessionId: SessionId, timeoutMs: number): void {
-    const attached = this.#state.tree.sessions.has(sessionId) && !this.#state.tree.sessions.isClosing(sessionId)
-      ? this.#tracker.reattach(sessionId, from, timeoutMs, this.#epoch)
-      : null;
+    const attached =
+      this.#state.tree.sessions.has(sessionId) && !this.#state.tree.sessions.isClosing(sessionId)
+        ? this.#tracker.reattach(sessionId, from, timeoutMs, this.#epoch)
+        : null;
     const isValid = attached !== null;
     const attachment = attached?.attachment ?? 0n;
     if (isValid && attached.previousOwner !== from) {

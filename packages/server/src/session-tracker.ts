@@ -115,7 +115,10 @@ export class SessionTracker {
         this.#buckets.delete(this.#nextBucketMs);
         for (const id of bucket) {
           const tracked = this.#sessions.get(id);
-          assert(tracked !== undefined && tracked.deadlineMs === this.#nextBucketMs, 'a bucket holds what expires in it');
+          assert(
+            tracked !== undefined && tracked.deadlineMs === this.#nextBucketMs,
+            'a bucket holds what expires in it',
+          );
           tracked.deadlineMs = -1;
           tracked.isClosing = true;
           expired.push(id);

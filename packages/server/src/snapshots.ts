@@ -1,7 +1,13 @@
 // Snapshots as the driver sees them: take one of the live tree while writes go on, stream one to a learner, stage one from a leader,
 // load one. Each is a chain of short steps with the event loop in between; none of them holds the loop for long.
 
-import { beginSnapshot, type DataTree, type DataTreeOptions, SnapshotLoader, type SnapshotWalk } from '@quorate/datatree';
+import {
+  beginSnapshot,
+  type DataTree,
+  type DataTreeOptions,
+  SnapshotLoader,
+  type SnapshotWalk,
+} from '@quorate/datatree';
 import { hex64, type ServerId, type Zxid } from '@quorate/protocol';
 import type { SnapshotReader, SnapshotWriter } from '@quorate/storage/disk';
 import type { PeerMessage } from './peer-messages.ts';

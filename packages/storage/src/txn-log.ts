@@ -75,6 +75,7 @@ export class TxnLog {
   #isWriting = false;
   #dead: StorageError | null = null;
   #closing: Done | null = null;
+  #isFinishing = false;
   #sweepKey: Uint8Array = LOG_START;
   #isSweeping = false;
   #sweepAgain = false;
@@ -390,6 +391,9 @@ export class TxnLog {
   #finishClose(): void {
     const done = this.#closing;
     assert(done !== null, 'close was asked for');
+    // Close may be asked for by the very answers that a finished batch gives, so two places may find the log idle.
+    if (this.#isFinishing) return;
+    this.#isFinishing = true;
     this.#db.close().then(
       () => {
         closeSync(this.#directoryFd);
