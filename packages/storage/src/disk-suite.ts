@@ -24,6 +24,9 @@ export type DiskPlace = {
 
 export type DiskFactory = { create(serverId: ServerId): Promise<DiskPlace> };
 
+/** Real disks of busy machines are slow now and then; a test that waits for something never waits longer. */
+const TEST_MS_MAX = 30_000;
+
 export const WIDE_WINDOW: WindowLimits = { windowCount: 1_000_000, windowBytes: 1_000_000_000 };
 
 export function epochs(acceptedEpoch: number, currentEpoch = acceptedEpoch): StoredEpochs {
@@ -108,7 +111,7 @@ export function diskSuite(name: string, factory: DiskFactory): void {
   const at = (counter: number): Zxid => makeZxid(1, counter);
 
   const on = (sentence: string, run: (place: DiskPlace) => Promise<void>): void => {
-    test(`${name}: ${sentence}`, async () => {
+    test(`${name}: ${sentence}`, { timeout: TEST_MS_MAX }, async () => {
       const place = await factory.create(serverIdFrom(1));
       try {
         await run(place);

@@ -20,9 +20,12 @@ export type DiskWrite = {
   /** Switch to the staged snapshot at this zxid: a new generation, all older records are dead. Applied before `entries`. */
   readonly base?: Zxid;
   readonly clusterId?: string;
-  /** 'clean' ends a suspect or wiped store's exclusion from votes. */
+  /**
+   * 'clean' ends a suspect or wiped store's exclusion from votes. A new store has no mark: it stays blank while only epochs are
+   * written, and with a cluster id, records or a base but still no mark it reopens as suspect (a wiped server that crashed half-way).
+   */
   readonly mark?: 'clean' | 'suspect';
-  /** A hint, durable with the rest: everything up to it is known to be committed. */
+  /** A hint, durable with the rest: everything up to it is known to be committed. Never goes back; beyond the last record it means that record. */
   readonly committed?: Zxid;
 };
 
@@ -31,8 +34,12 @@ export type Done = (error: Error | null) => void;
 /** Bytes of one snapshot being written: to a temporary name, then made durable, re-read, verified and renamed by finish. */
 export type SnapshotWriter = {
   write(chunk: Uint8Array, done: Done): void;
-  /** After done(null) the snapshot is durable, verified, and one of `snapshots()` (or staged, if it was opened by stageSnapshot). */
+  /**
+   * After done(null) the snapshot is durable, verified, and one of `snapshots()` (or staged, if it was opened by stageSnapshot).
+   * It waits until the log up to its zxid is durable: a snapshot never gets ahead of its log. If a new base came meanwhile, it is dropped.
+   */
   finish(done: Done): void;
+  /** What is not answered yet is answered with an error that is not final for the disk; too late after finish. */
   abort(): void;
 };
 
@@ -53,6 +60,7 @@ export type Disk = {
   discardStaged(): void;
   /** Verified snapshots, newest first. Not the staged one. */
   snapshots(): readonly { readonly zxid: Zxid; readonly sizeBytes: number }[];
+  /** One of `snapshots()`, else it throws. A purge does not disturb a reader that is open. */
   openSnapshot(zxid: Zxid): SnapshotReader;
   /** Keeps the newest `retain` snapshots and the log behind the oldest of them, but nothing above `keepFrom`; idle work, in slices. */
   purge(retain: number, keepFrom: Zxid, done: Done): void;

@@ -6,7 +6,9 @@ import { join } from 'node:path';
 import type { ServerId } from '@quorate/protocol/zxid';
 import type { Disk } from './disk.ts';
 import { type DiskPlace, diskSuite } from './disk-suite.ts';
+import { LevelDisk } from './level-disk.ts';
 import { openDisk } from './open-disk.ts';
+import { StorageError } from './storage-error.ts';
 
 async function createPlace(serverId: ServerId): Promise<DiskPlace> {
   const root = mkdtempSync(join(tmpdir(), 'quorate-disk-'));
@@ -32,6 +34,10 @@ async function createPlace(serverId: ServerId): Promise<DiskPlace> {
       await stop();
       rmSync(directory, { recursive: true, force: true });
       directory = copy;
+    },
+    breakDisk() {
+      if (!(disk instanceof LevelDisk)) throw new Error('no disk is open');
+      disk.fail(new StorageError('STORE_WRITE_FAILED', 'broken by the test'));
     },
     async remove() {
       await stop();

@@ -16,6 +16,7 @@ import { type LogScan, scanLog } from './log-scan.ts';
 import { findSnapshots, removeLeftovers, type SnapshotEntry } from './snapshot-store.ts';
 import { describe, hasCode, isDiskFull, StorageError } from './storage-error.ts';
 import type { StoreLog } from './store-log.ts';
+import { findDamagedTable, tablesOf } from './table-check.ts';
 import { blankState, DATABASE_ENCODING, type LogDatabase } from './txn-log.ts';
 import { Witness, type WitnessValue } from './witness.ts';
 
@@ -173,6 +174,10 @@ async function openDatabase(
   options: OpenDiskOptions,
   noted: Noted,
 ): Promise<LogDatabase> {
+  if (!isNew && existsSync(paths.log)) {
+    const damaged = findDamagedTable(paths.log, tablesOf(paths.log));
+    if (damaged !== null) throw new StorageError('STORE_REFUSED', `the log's table ${damaged} is damaged`);
+  }
   const db: LogDatabase = new Level<Uint8Array, Uint8Array>(paths.log, {
     ...DATABASE_ENCODING,
     createIfMissing: isNew,

@@ -311,7 +311,11 @@ export class SnapshotFileWriter {
   }
 
   #ended(done: Done, error: Error | null): void {
-    this.#failure ??= error;
+    if (error !== null && this.#failure === null) {
+      this.#failure = error;
+      // Nobody will use this file any more, and it may hold the last free space.
+      this.#closeFd(() => unlink(this.path, () => {}));
+    }
     if (this.#isAborted && error === null) error = abortedError();
     done(error);
     this.#runNext();
