@@ -761,7 +761,7 @@ export class Pipeline {
       const waiting = connection.first();
       if (waiting === undefined) break;
       if (waiting.kind === 'read') {
-        if (!this.#isServing) break;
+        if (!this.#isServing || !this.#host.isCurrent()) break;
         const request = waiting.request;
         assert(request !== null, 'a read keeps its request until it is answered');
         this.#finish(waiting);
@@ -800,6 +800,11 @@ export class Pipeline {
     for (const waiting of [...this.#pending.values()]) {
       if (this.#pending.has(waiting.sequence)) this.#trySubmit(waiting);
     }
+    this.advanceAll();
+  }
+
+  /** Answers whatever waits only for this server's own permission to answer. */
+  advanceAll(): void {
     for (const connection of [...this.#connections.values()]) this.#advance(connection);
     this.flushAll();
   }

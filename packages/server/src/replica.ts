@@ -153,6 +153,7 @@ const NOTHING: Txn = {
 /** A digest is kept for every so-many-th zxid, to compare servers at equal zxids. */
 const DIGEST_EVERY = 64;
 const DIGESTS_KEPT = 64;
+const PROPOSAL_BYTES_MAX = 4 * 1024 * 1024;
 /** A learner reports touched sessions, a leader its digest, every so many Zab ticks. */
 const REPORT_TICKS = 2;
 
@@ -787,7 +788,10 @@ export class Replica {
   }
 
   #onMessage(from: ServerId, message: PeerMessage): void {
-    if (from === this.#leader) this.#mustHearLeader = false;
+    if (this.#mustHearLeader && from === this.#leader) {
+      this.#mustHearLeader = false;
+      this.#pipeline.advanceAll();
+    }
     switch (message.kind) {
       case 'request':
         if (this.#isLeading) this.#onRequest(from, message);
@@ -1031,8 +1035,22 @@ export class Replica {
     const txns = this.#proposals;
     this.#proposals = [];
     assert(this.#isLeading, 'only a leader proposes');
-    for (const txn of txns) this.#measureProposal(txn.length);
-    this.#step({ kind: 'proposed', txns });
+    // One message to the peers carries a bounded number of bytes, whatever has piled up.
+    let from = 0;
+    let bytes = 0;
+    for (let i = 0; i < txns.length; i += 1) {
+      const size = txns[i]?.length ?? 0;
+      this.#measureProposal(size);
+      if (i > from && bytes + size > PROPOSAL_BYTES_MAX) {
+        this.#step({ kind: 'proposed', txns: txns.slice(from, i) });
+        // The counter of the epoch may be used up: then leadership is over and the rest is handed over again by those who asked.
+        if (!this.#isLeading) return;
+        from = i;
+        bytes = 0;
+      }
+      bytes += size;
+    }
+    this.#step({ kind: 'proposed', txns: from === 0 ? txns : txns.slice(from) });
   }
 
   #measureProposal(bytes: number): void {
