@@ -16,6 +16,8 @@ import type {
 } from '@quorate/storage/disk';
 import type { Random } from './random.ts';
 
+const LATENCY_US_MAX = 3_000_000;
+
 export type DiskProfile = {
   /** Mean of one batch's latency, microseconds. */
   readonly latencyUs: number;
@@ -233,7 +235,8 @@ export class SimDisk implements Disk {
     const profile = this.#profile;
     let latency = this.#random.wait(profile.latencyUs);
     if (this.#random.chance(profile.stallChance)) latency += this.#random.below(profile.stallUsMax);
-    return latency * this.slowness;
+    // Even a stalled disk answers at some time, or its server would never be part of a calm ensemble.
+    return Math.min(latency * this.slowness, LATENCY_US_MAX);
   }
 
   #launch(): void {

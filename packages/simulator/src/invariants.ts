@@ -26,6 +26,8 @@ type Track = {
   readonly probe: ServerProbe;
   /** Index into the committed sequence of the last txn applied; -1 for none. */
   appliedIndex: number;
+  /** The furthest it was in this life; a snapshot may take it back for a moment, but not while it serves. */
+  appliedMax: number;
   heldBefore: number;
   acceptedEpoch: number;
   currentEpoch: number;
@@ -64,6 +66,7 @@ export class Invariants {
     this.#tracks.set(probe.id, {
       probe,
       appliedIndex: -1,
+      appliedMax: -1,
       heldBefore: -1,
       acceptedEpoch: 0,
       currentEpoch: 0,
@@ -206,7 +209,7 @@ export class Invariants {
             `server ${from} acks NEWLEADER ${message.epoch} with ${z(message.last)}; its disk has epoch ${durable.epochs.currentEpoch} and ends at ${z(durable.last)}`,
           );
         }
-        this.#checkSameLog(track, to, message.epoch, message.last);
+        this.#checkSameLog(track, to, message.epoch);
         return;
       }
       case 'ackEpoch':
@@ -255,19 +258,12 @@ export class Invariants {
   }
 
   /** ProcessConsistency: a follower that passed NEWLEADER holds a prefix of its leader's log. */
-  #checkSameLog(follower: Track, leaderId: ServerId, epoch: number, last: Zxid): void {
+  #checkSameLog(follower: Track, leaderId: ServerId, epoch: number): void {
     const leader = this.#track(leaderId).probe;
     const view = leader.view();
     const theirs = leader.logical();
     if (view === null || theirs === null || view.role !== 'leading' || view.epoch !== epoch) return;
     const mine = follower.probe.platter.durable;
-    if (mine.last !== last && last > mine.base) {
-      this.#report(
-        'ProcessConsistency',
-        `server ${follower.probe.id} acks a history up to ${z(last)}, its log ends at ${z(mine.last)}`,
-      );
-      return;
-    }
     for (let i = mine.entries.length - 1; i >= 0; i--) {
       const entry = mine.entries[i];
       if (entry === undefined || entry.zxid <= theirs.base) return;
@@ -285,15 +281,14 @@ export class Invariants {
   onStarted(id: ServerId, zxid: Zxid): void {
     const track = this.#track(id);
     track.appliedIndex = this.indexUpTo(zxid);
+    track.appliedMax = -1;
     track.ledEpoch = -1;
   }
 
   onInstalled(id: ServerId, zxid: Zxid): void {
     const track = this.#track(id);
-    const index = this.indexUpTo(zxid);
-    if (index < track.appliedIndex)
-      this.#report('PrefixConsistency', `server ${id} goes back to ${z(zxid)} by a snapshot`);
-    track.appliedIndex = index;
+    track.appliedMax = Math.max(track.appliedMax, track.appliedIndex);
+    track.appliedIndex = this.indexUpTo(zxid);
   }
 
   /** True when this txn was never applied anywhere before: it is now the committed sequence's newest. */
@@ -339,6 +334,9 @@ export class Invariants {
   afterStep(id: ServerId): void {
     const track = this.#track(id);
     const view = track.probe.view();
+    if (view?.serving === true && track.appliedIndex < track.appliedMax) {
+      this.#report('PrefixConsistency', `server ${id} serves a state older than one it had in the same life`);
+    }
     if (view === null || view.role !== 'leading') {
       track.ledEpoch = -1;
       return;

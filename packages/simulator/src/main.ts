@@ -2,8 +2,16 @@
 // the first broken invariant, what led to it, and the command that repeats it. The wall clock is used here only, to report speed.
 
 import { parseArgs } from 'node:util';
-import { runMutants, printMutants } from './mutants.ts';
-import { addToTotals, emptyTotals, isMutationName, type MutationName, runSeed, type Totals, witnessesFor } from './run.ts';
+import { printMutants, runMutants } from './mutants.ts';
+import {
+  addToTotals,
+  emptyTotals,
+  isMutationName,
+  type MutationName,
+  runSeed,
+  type Totals,
+  witnessesFor,
+} from './run.ts';
 import { PROFILE_NAMES, type ProfileName } from './scenario.ts';
 import type { RunResult } from './simulation.ts';
 
@@ -34,7 +42,8 @@ type Options = {
 function integer(name: string, text: string | undefined, fallback: number): number {
   if (text === undefined) return fallback;
   const value = Number(text);
-  if (!Number.isFinite(value) || value < 0) throw new RangeError(`--${name} ${text}: a number of at least 0 is expected`);
+  if (!Number.isFinite(value) || value < 0)
+    throw new RangeError(`--${name} ${text}: a number of at least 0 is expected`);
   return value;
 }
 
@@ -62,7 +71,8 @@ export async function runSimulation(args: string[]): Promise<number> {
     return 0;
   }
   const profile = values.profile ?? 'mixed';
-  if (!isProfileName(profile)) throw new RangeError(`--profile ${profile}: one of ${PROFILE_NAMES.join(', ')} is expected`);
+  if (!isProfileName(profile))
+    throw new RangeError(`--profile ${profile}: one of ${PROFILE_NAMES.join(', ')} is expected`);
   const mutation = values.mutation ?? null;
   if (mutation !== null && !isMutationName(mutation)) throw new RangeError(`--mutation ${mutation}: no such mutation`);
   const minutes = integer('minutes', values.minutes, Number.POSITIVE_INFINITY);

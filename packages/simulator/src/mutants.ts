@@ -68,6 +68,8 @@ export function printMutants(rows: readonly MutantRow[], print: (line: string) =
   print('| mutant | mutation | found by | seeds to detection | budget |');
   print('|---|---|---|---|---|');
   for (const { mutant, foundAfter, invariant } of rows) {
-    print(`| ${mutant.id} | ${mutant.mutation} | ${invariant || 'nothing'} | ${foundAfter ?? 'survived'} | ${mutant.seedsMax} |`);
+    print(
+      `| ${mutant.id} | ${mutant.mutation} | ${invariant || 'nothing'} | ${foundAfter ?? 'survived'} | ${mutant.seedsMax} |`,
+    );
   }
 }

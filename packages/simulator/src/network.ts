@@ -34,6 +34,9 @@ export type NetworkHooks = {
   describe(line: () => string): void;
 };
 
+/** A slow link delays by no more than this, so that what is under way arrives soon after the fault ended. */
+const SLOW_US_MAX = 2_000_000;
+
 type Channel = 'vote' | 'stream';
 
 type Held = { readonly message: PeerMessage; readonly onSent: ((ok: boolean) => void) | null };
@@ -161,8 +164,8 @@ export class SimNetwork {
       direction.held[channel].push(item);
       return;
     }
-    const latency =
-      (this.#profile.latencyUsMin + this.#random.wait(this.#profile.latencyUsMean) - 1) * direction.slowness;
+    const calm = this.#profile.latencyUsMin + this.#random.wait(this.#profile.latencyUsMean) - 1;
+    const latency = Math.min(calm * direction.slowness, Math.max(calm, SLOW_US_MAX));
     const arrival = Math.max(direction.lastArrival[channel] + 1, this.#timeline.now + latency);
     direction.lastArrival[channel] = arrival;
     const generation = pair.generation;

@@ -54,6 +54,7 @@ export class Host {
   incarnation = 0;
   pausedUntil = 0;
   deferred: (() => void)[] = [];
+  isWaking = false;
   isKeptDown = false;
   readonly clockRate: number;
 
@@ -159,7 +160,8 @@ export class Simulation {
   /** Runs `work` in the process of this host: not at all if it died since, later if it is paused. */
   deliver(host: Host, life: number, work: () => void): void {
     if (host.life !== life) return;
-    if (host.pausedUntil > this.timeline.now) {
+    // What waited comes first: a woken process sees its inputs in the order in which they came.
+    if (host.pausedUntil > this.timeline.now || (host.deferred.length > 0 && !host.isWaking)) {
       host.deferred.push(() => this.deliver(host, life, work));
       return;
     }
@@ -339,9 +341,10 @@ export class Simulation {
 
   #wake(host: Host, life: number): void {
     if (host.life !== life || host.pausedUntil > this.timeline.now) return;
-    const backlog = host.deferred;
-    host.deferred = [];
-    for (const work of backlog) work();
+    host.isWaking = true;
+    for (let work = host.deferred.shift(); work !== undefined && host.life === life; work = host.deferred.shift())
+      work();
+    host.isWaking = false;
   }
 
   get leaders(): readonly Host[] {

@@ -23,7 +23,8 @@ export class ZabMachine implements Machine {
   #zab: Zab | null = null;
   #inbox: ZabInput[] = [];
   #isDrainScheduled = false;
-  /** Peers that connected before the state was loaded. */
+  /** The snapshot being sent to each peer; a newer one, or the link's loss, ends an older. */
+  #outgoing = new Map<ServerId, object>();
   #applied: Zxid;
   #appliedCount = 0;
   #hash = 0xcbf29ce484222325n;
@@ -117,6 +118,7 @@ export class ZabMachine implements Machine {
 
   onPeerDisconnected(peer: ServerId): void {
     if (this.#incoming?.from === peer) this.#dropIncoming();
+    this.#outgoing.delete(peer);
     this.#push({ kind: 'disconnected', peer });
   }
 
@@ -223,7 +225,11 @@ export class ZabMachine implements Machine {
         this.#maybeSnapshot();
         return;
       case 'sendSnapshot':
-        this.#sendSnapshot(effect.to, effect.epoch, effect.from);
+        {
+          const token = {};
+          this.#outgoing.set(effect.to, token);
+          this.#sendSnapshot(effect.to, effect.epoch, effect.from, token);
+        }
         return;
       case 'installSnapshot':
         this.#isInstalling = true;
@@ -295,13 +301,15 @@ export class ZabMachine implements Machine {
     });
   }
 
-  #sendSnapshot(to: ServerId, epoch: number, from: Zxid): void {
+  #sendSnapshot(to: ServerId, epoch: number, from: Zxid, token: object): void {
+    const isWanted = (): boolean => this.#outgoing.get(to) === token;
+    if (!isWanted()) return;
     const usable = this.#env.disk.snapshots()[0];
     if (usable === undefined || usable.zxid < from) {
       if (this.#applied >= from && !this.#isSnapshotting) {
-        this.#takeSnapshot(() => this.#sendSnapshot(to, epoch, from));
+        this.#takeSnapshot(() => this.#sendSnapshot(to, epoch, from, token));
       } else {
-        this.#env.schedule(() => this.#sendSnapshot(to, epoch, from));
+        this.#env.schedule(() => this.#sendSnapshot(to, epoch, from, token));
       }
       return;
     }
@@ -311,6 +319,7 @@ export class ZabMachine implements Machine {
     let index = 0;
     const next = (): void =>
       reader.next((error, chunk) => {
+        if (!isWanted()) return;
         if (error !== null) {
           this.#env.network.drop(to, 'the snapshot is gone');
           return;
@@ -335,10 +344,14 @@ export class ZabMachine implements Machine {
   #receiveChunk(from: ServerId, epoch: number, zxid: Zxid, index: number, last: boolean, bytes: Uint8Array): void {
     if (index === 0) {
       this.#dropIncoming();
-      this.#incoming = { from, epoch, zxid, writer: this.#env.disk.stageSnapshot(zxid) };
+      this.#incoming = { from, epoch, zxid, writer: this.#env.disk.stageSnapshot(zxid), nextIndex: 0 };
     }
     const incoming = this.#incoming;
     if (incoming === null || incoming.from !== from || incoming.epoch !== epoch || incoming.zxid !== zxid) return;
+    if (incoming.nextIndex++ !== index) {
+      this.#env.fatal(new Error(`snapshot chunk ${index} is out of order`));
+      return;
+    }
     const fail = (error: Error | null): void => {
       if (error !== null) this.#env.fatal(error);
     };
