@@ -182,8 +182,9 @@ function parseIpv6(text: string): number[] | null {
   const zone = text.indexOf('%');
   const halves = (zone === -1 ? text : text.slice(0, zone)).split('::');
   if (halves.length > 2) return null;
-  const head = parseIpv6Groups(halves[0] ?? '');
-  const tail = halves.length === 2 ? parseIpv6Groups(halves[1] ?? '') : [];
+  // Dotted decimals may stand at the very end only.
+  const head = parseIpv6Groups(halves[0] ?? '', halves.length === 1);
+  const tail = halves.length === 2 ? parseIpv6Groups(halves[1] ?? '', true) : [];
   if (head === null || tail === null) return null;
   const missing = 16 - head.length - tail.length;
   if (halves.length === 1 ? missing !== 0 : missing < 2) return null;
@@ -193,13 +194,13 @@ function parseIpv6(text: string): number[] | null {
   return isMapped ? bytes.slice(12) : bytes;
 }
 
-function parseIpv6Groups(text: string): number[] | null {
+function parseIpv6Groups(text: string, mayEndDotted: boolean): number[] | null {
   if (text === '') return [];
   const bytes: number[] = [];
   const groups = text.split(':');
   for (const [index, group] of groups.entries()) {
     if (group.includes('.')) {
-      const v4 = index === groups.length - 1 ? parseIpv4(group) : null;
+      const v4 = mayEndDotted && index === groups.length - 1 ? parseIpv4(group) : null;
       if (v4 === null) return null;
       bytes.push(...v4);
     } else {

@@ -392,6 +392,11 @@ export class DataTree {
     return slot >= 0 && slot < this.#slotCount && this.#int(slot, PARENT) >= NO_PARENT;
   }
 
+  /** CRC32 of path, data and Stat: ZooKeeper's node digest, the znode's share of `digest` before its ACL is mixed in. */
+  crcOf(slot: number): number {
+    return this.#int(slot, ZNODE_CRC) >>> 0;
+  }
+
   /** A number that equals another znode's exactly when their ACL lists are equal, as long as both live. */
   aclIdOf(slot: number): number {
     return this.#int(slot, ACL_ID);
