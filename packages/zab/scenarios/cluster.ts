@@ -330,6 +330,8 @@ export class Cluster {
       this.settle();
       const up = [...this.servers.values()].filter((server) => server.zab !== null);
       if (up.every((server) => server.zab?.status.serving === true) && this.leader() !== null) return;
+      // Links that a server dropped are dialled again.
+      this.connectAll();
       this.run(1);
     }
     assert.fail(`the ensemble does not converge: ${JSON.stringify(this.summary())}`);

@@ -5,7 +5,7 @@ import { assert } from '@quorate/protocol/assert';
 import type { Mutations } from '@quorate/protocol/mutations';
 import type { ServerId, Zxid } from '@quorate/protocol/zxid';
 import type { Core, Peer } from './core.ts';
-import { Tally } from './quorum.ts';
+import { majorityOf, Tally } from './quorum.ts';
 
 /** A candidate and its log: the epoch it last acknowledged and its last zxid, durable or on the way to its disk. */
 export type Vote = {
@@ -34,7 +34,8 @@ export function compareVotes(a: Vote, b: Vote, mutations: Mutations): number {
 export class Election {
   readonly kind = 'looking';
   readonly #core: Core;
-  #proposal: Vote;
+  /** null: nobody in reach can lead. */
+  #proposal: Vote | null;
   /** Tick since which a quorum has agreed with the proposal as it is; null when none does. */
   #agreedTick: number | null = null;
 
@@ -44,13 +45,13 @@ export class Election {
     this.#proposal = this.#ownVote(false);
     if (favourite === core.id) {
       this.#proposal = this.#ownVote(true);
-    } else if (favourite !== null && this.#isElectable(favourite)) {
+    } else if (favourite !== null && this.#proposal !== null && this.#isElectable(favourite)) {
       // Its log is the same as this one: the transfer waited for that.
       this.#proposal = { ...this.#proposal, candidate: favourite, favoured: true };
     }
   }
 
-  get proposal(): Vote {
+  get proposal(): Vote | null {
     return this.#proposal;
   }
 
@@ -63,8 +64,9 @@ export class Election {
     const before = this.#proposal;
     const roundBefore = core.round;
     this.#adoptRound();
+    this.#proposal ??= this.#ownVote(false);
     this.#adoptVotes();
-    if (!this.#isElectable(this.#proposal.candidate)) {
+    if (this.#proposal !== null && !this.#isElectable(this.#proposal.candidate)) {
       // ZOOKEEPER-569: a candidate that is gone must not be elected again and again. The others are told by a new round.
       core.round += 1;
       this.#proposal = this.#ownVote(false);
@@ -101,9 +103,20 @@ export class Election {
   }
 
   #isElectable(candidate: ServerId): boolean {
-    if (candidate === this.#core.id) return true;
+    if (candidate === this.#core.id) return this.#canLead();
     const peer = this.#core.peer(candidate);
     return peer !== undefined && this.#counts(peer);
+  }
+
+  /**
+   * Whoever leads must reach a quorum itself. Where some links are broken, a server with the best log and too few links would
+   * otherwise win the votes of all that reach it, and nobody could lead.
+   */
+  #canLead(): boolean {
+    const core = this.#core;
+    let reachable = 1;
+    for (const peer of core.peers) if (peer.isVoter && core.isMutual(peer)) reachable += 1;
+    return reachable >= majorityOf(core.voterCount);
   }
 
   /** Rounds only grow (ZOOKEEPER-1514). A leader that is not established yet stands in its round like one that votes for itself. */
@@ -135,7 +148,9 @@ export class Election {
       if (!this.#isElectable(offered.candidate)) continue;
       // Our own log is known better here than by hearsay; only the preference is news.
       const vetted = offered.candidate === core.id ? this.#ownVote(offered.favoured) : offered;
-      if (compareVotes(vetted, this.#proposal, core.config.mutations) > 0) this.#proposal = vetted;
+      if (vetted === null) continue;
+      const isBetter = this.#proposal === null || compareVotes(vetted, this.#proposal, core.config.mutations) > 0;
+      if (isBetter) this.#proposal = vetted;
     }
   }
 
@@ -145,6 +160,7 @@ export class Election {
    */
   #decide(): void {
     const core = this.#core;
+    if (this.#proposal === null) return;
     const candidate = this.#proposal.candidate;
     const tally = new Tally();
     tally.add(core.store);
@@ -178,8 +194,9 @@ export class Election {
     return vote.state === 'looking' || vote.state === 'leading';
   }
 
-  #ownVote(favoured: boolean): Vote {
+  #ownVote(favoured: boolean): Vote | null {
     const core = this.#core;
+    if (!this.#canLead()) return null;
     return {
       candidate: core.id,
       candidateEpoch: core.epochs.currentEpoch,
@@ -189,7 +206,8 @@ export class Election {
   }
 }
 
-function isSame(a: Vote, b: Vote): boolean {
+function isSame(a: Vote | null, b: Vote | null): boolean {
+  if (a === null || b === null) return a === b;
   return (
     a.candidate === b.candidate &&
     a.candidateEpoch === b.candidateEpoch &&

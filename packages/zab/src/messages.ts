@@ -33,7 +33,7 @@ export type VoteMessage = {
   readonly candidateZxid: Zxid;
   /** The candidate is the favourite of a leadership transfer: between equal logs it wins before the higher id does. */
   readonly favoured: boolean;
-  /** The epoch the sender leads or follows; 0 while looking. A leader reports it only when it is established. */
+  /** The epoch the sender leads, once it is established; 0 from everybody else. */
   readonly establishedEpoch: number;
   readonly store: StoreKind;
   /** The sender has heard the receiver lately. Votes of a server that cannot hear us are not counted (one-way links). */

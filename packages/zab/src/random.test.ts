@@ -30,81 +30,154 @@ export function optionsFor(seed: number, mutations: Partial<Mutations> = {}): Cl
   return { ...shapes[seed % shapes.length], voters: shapes[seed % shapes.length]?.voters ?? 3, seed, mutations };
 }
 
+/** What may happen next, with how often it does; each seed stretches some of the weights and shrinks others. */
+const ACTIONS = {
+  deliver: 400,
+  write: 130,
+  transferSnapshot: 20,
+  tick: 100,
+  freeze: 8,
+  propose: 90,
+  barrier: 15,
+  cut: 22,
+  link: 40,
+  crash: 14,
+  start: 24,
+  snapshot: 12,
+  handOver: 6,
+  deafen: 3,
+  heal: 2,
+  calm: 12,
+  loseDisk: 2,
+} as const satisfies Record<string, number>;
+type Action = keyof typeof ACTIONS;
+const NAMES = Object.keys(ACTIONS) as Action[];
+
 /** One walk. Throws when a check fails. */
 export function walk(seed: number, steps: number, options: ClusterOptions): Cluster {
   const random = generator(seed);
+  const weights = NAMES.map((name) => ACTIONS[name] * ([1, 1, 4, 12][random(4)] ?? 1));
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
   const cluster = new Cluster(options);
-  const ids = cluster.ids.map(Number);
-  const pick = (): number => ids[random(ids.length)] ?? 1;
+  const walker = new Walker(cluster, random);
   cluster.startAll();
   if (random(2) === 0) cluster.converge(100);
-  let count = 0;
-  let wiped = 0;
   for (let i = 0; i < steps; i += 1) {
-    const id = pick();
-    const other = pick();
-    const dice = random(1000);
-    if (dice < 480) {
-      if (id !== other) for (let n = random(4); n >= 0; n -= 1) cluster.deliver(id, other, dice % 2 === 0 ? 'vote' : 'stream');
-    } else if (dice < 640) {
-      const server = cluster.server(id);
-      cluster.finishWrites(id, 1 + random(Math.max(server.writes.length, 1)));
-    } else if (dice < 660) {
-      cluster.finishTransfer(id);
-    } else if (dice < 790) {
-      for (const each of ids) if (cluster.isUp(each) && random(8) > 0) cluster.tick(each);
-    } else if (dice < 800) {
-      if (cluster.isUp(id)) cluster.tick(id, 1 + random(25));
-    } else if (dice < 880) {
-      const leader = cluster.leader();
-      if (leader !== null) {
-        const texts = Array.from({ length: 1 + random(3) }, () => `t${(count += 1)}`);
-        cluster.propose(leader, ...texts);
-      }
-    } else if (dice < 900) {
-      const leader = cluster.leader();
-      if (leader !== null) cluster.step(leader, { kind: 'barrier', id: i });
-    } else if (dice < 925) {
-      if (id !== other) cluster.disconnect(id, other);
-    } else if (dice < 960) {
-      if (id !== other && random(3) > 0) cluster.connect(id, other);
-      else cluster.connectAll();
-    } else if (dice < 970) {
-      if (cluster.isUp(id)) cluster.crash(id, random(3));
-    } else if (dice < 983) {
-      if (!cluster.isUp(id)) cluster.start(id);
-    } else if (dice < 990) {
-      cluster.takeSnapshot(id);
-    } else if (dice < 993) {
-      const leader = cluster.leader();
-      if (leader !== null && leader !== id) cluster.step(leader, { kind: 'transfer', to: cluster.server(id).id });
-    } else if (dice < 996) {
-      if (id !== other) cluster.deaf.add(`${id}>${other}`);
-    } else if (dice < 998) {
-      heal(cluster);
-    } else if (wiped === 0 && cluster.voters.length >= 3) {
-      // One disk is lost, while all the others are well: nothing more is promised.
-      wiped += 1;
-      heal(cluster);
-      cluster.converge(400);
-      cluster.crash(id);
-      if (random(2) === 0) cluster.wipe(id);
-      else cluster.suspect(id);
-      heal(cluster);
-      cluster.converge(400);
-      cluster.run(30);
-      expect(cluster.status(id)?.store).toBe('used');
-    }
+    let dice = random(total);
+    const index = weights.findIndex((weight) => {
+      dice -= weight;
+      return dice < 0;
+    });
+    walker.act(NAMES[index] ?? 'deliver', i);
   }
   heal(cluster);
   cluster.converge(400);
-  const leader = cluster.leader() ?? 0;
-  cluster.propose(leader, 'last');
+  cluster.propose(cluster.leader() ?? 0, 'last');
   cluster.settle();
   cluster.converge(100);
   cluster.run(5);
-  for (const id of ids) expect(cluster.server(id).applied).toEqual(cluster.committed);
+  for (const id of cluster.ids) expect(cluster.server(id).applied).toEqual(cluster.committed);
   return cluster;
+}
+
+class Walker {
+  readonly #cluster: Cluster;
+  readonly #random: (bound: number) => number;
+  readonly #ids: readonly number[];
+  #proposed = 0;
+  #lostDisks = 0;
+
+  constructor(cluster: Cluster, random: (bound: number) => number) {
+    this.#cluster = cluster;
+    this.#random = random;
+    this.#ids = cluster.ids.map(Number);
+  }
+
+  act(action: Action, step: number): void {
+    const cluster = this.#cluster;
+    const random = this.#random;
+    const id = this.#ids[random(this.#ids.length)] ?? 1;
+    const other = this.#ids[random(this.#ids.length)] ?? 1;
+    const leader = cluster.leader();
+    switch (action) {
+      case 'deliver':
+        if (id === other) return;
+        for (let n = random(4); n >= 0; n -= 1) cluster.deliver(id, other, random(2) === 0 ? 'vote' : 'stream');
+        return;
+      case 'write':
+        cluster.finishWrites(id, 1 + random(Math.max(cluster.server(id).writes.length, 1)));
+        return;
+      case 'transferSnapshot':
+        cluster.finishTransfer(id);
+        return;
+      case 'tick':
+        for (const each of this.#ids) if (random(8) > 0) cluster.tick(each);
+        return;
+      case 'freeze':
+        cluster.tick(id, 1 + random(25));
+        return;
+      case 'propose': {
+        if (leader === null) return;
+        const texts: string[] = [];
+        for (let n = random(3); n >= 0; n -= 1) {
+          this.#proposed += 1;
+          texts.push(`t${this.#proposed}`);
+        }
+        cluster.propose(leader, ...texts);
+        return;
+      }
+      case 'barrier':
+        if (leader !== null) cluster.step(leader, { kind: 'barrier', id: step });
+        return;
+      case 'cut':
+        if (id !== other) cluster.disconnect(id, other);
+        return;
+      case 'link':
+        if (random(3) === 0) cluster.connectAll();
+        else if (id !== other) cluster.connect(id, other);
+        return;
+      case 'crash':
+        if (cluster.isUp(id)) cluster.crash(id, random(3));
+        return;
+      case 'start':
+        if (!cluster.isUp(id)) cluster.start(id);
+        return;
+      case 'snapshot':
+        cluster.takeSnapshot(id);
+        return;
+      case 'handOver':
+        if (leader !== null && leader !== id) cluster.step(leader, { kind: 'transfer', to: cluster.server(id).id });
+        return;
+      case 'deafen':
+        if (id !== other) cluster.deaf.add(`${id}>${other}`);
+        return;
+      case 'heal':
+        heal(cluster);
+        return;
+      case 'calm':
+        cluster.run(1 + random(6));
+        return;
+      case 'loseDisk':
+        this.#loseDisk(id);
+        return;
+    }
+  }
+
+  /** One disk is lost while all the others are well; more is not promised, so it is done once in a walk. */
+  #loseDisk(id: number): void {
+    const cluster = this.#cluster;
+    if (this.#lostDisks > 0 || cluster.voters.length < 3) return;
+    this.#lostDisks += 1;
+    heal(cluster);
+    cluster.converge(400);
+    cluster.crash(id);
+    if (this.#random(2) === 0) cluster.wipe(id);
+    else cluster.suspect(id);
+    heal(cluster);
+    cluster.converge(400);
+    cluster.run(30);
+    expect(cluster.status(id)?.store).toBe('used');
+  }
 }
 
 function heal(cluster: Cluster): void {

@@ -4,10 +4,10 @@
 
 import { assert, unreachable } from '@quorate/protocol/assert';
 import type { ServerId } from '@quorate/protocol/zxid';
-import { NO_ZXID } from '@quorate/protocol/zxid';
+import { NO_ZXID, serverIdFrom } from '@quorate/protocol/zxid';
 import type { Peer } from './core.ts';
 import { Core } from './core.ts';
-import { Election } from './election.ts';
+import { Election, type Vote } from './election.ts';
 import { Following } from './following.ts';
 import { Leading } from './leading.ts';
 import type {
@@ -20,6 +20,8 @@ import type {
   ZabMessage,
   ZabStatus,
 } from './messages.ts';
+
+const NOBODY = serverIdFrom(-1);
 
 export class Zab {
   readonly #core: Core;
@@ -259,28 +261,32 @@ export class Zab {
   #voteFor(peer: Peer): VoteMessage {
     const core = this.#core;
     const role = this.#role;
-    const common = {
+    const vote = this.#ownVote();
+    return {
       kind: 'vote',
       state: role.kind,
       round: core.round,
+      candidate: vote?.candidate ?? NOBODY,
+      candidateEpoch: vote?.candidateEpoch ?? 0,
+      candidateZxid: vote?.candidateZxid ?? NO_ZXID,
+      favoured: vote?.favoured ?? false,
+      establishedEpoch: role.kind === 'leading' && role.isEstablished ? role.epoch : 0,
       store: core.store,
       hearsYou: core.hears(peer),
-    } as const;
-    const own = { candidateEpoch: core.epochs.currentEpoch, candidateZxid: core.history.last };
-    if (!core.mayVote) {
-      return {
-        ...common,
-        candidate: -1 as ServerId,
-        candidateEpoch: 0,
-        candidateZxid: NO_ZXID,
-        favoured: false,
-        establishedEpoch: 0,
-      };
-    }
-    if (role.kind === 'looking') return { ...common, ...role.proposal, establishedEpoch: 0 };
-    const candidate = role.kind === 'leading' ? core.id : role.leader;
-    const isUsable = role.kind === 'leading' ? role.isEstablished : role.isServing;
-    return { ...common, ...own, candidate, favoured: false, establishedEpoch: isUsable ? role.epoch : 0 };
+    };
+  }
+
+  #ownVote(): Vote | null {
+    const core = this.#core;
+    const role = this.#role;
+    if (!core.mayVote) return null;
+    if (role.kind === 'looking') return role.proposal;
+    return {
+      candidate: role.kind === 'leading' ? core.id : role.leader,
+      candidateEpoch: core.epochs.currentEpoch,
+      candidateZxid: core.history.last,
+      favoured: false,
+    };
   }
 
   #sendVotes(): void {
