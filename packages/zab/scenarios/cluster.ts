@@ -275,7 +275,8 @@ export class Cluster {
   takeSnapshot(id: number): void {
     const server = this.server(id);
     const zxid = server.applied[server.applied.length - 1]?.zxid;
-    if (server.zab === null || zxid === undefined) return;
+    // The store finishes a snapshot only when the log reaches it.
+    if (server.zab === null || zxid === undefined || zxid > lastOnDisk(server.disk)) return;
     this.say(`= ${id} takes a snapshot at ${show(zxid)}`);
     server.disk.snapshot = { zxid, state: [...server.applied] };
     this.step(id, { kind: 'snapshotTaken', zxid });
@@ -474,6 +475,10 @@ function blankServer(id: ServerId): Server {
     transfers: [],
     isDiskHeld: false,
   };
+}
+
+function lastOnDisk(disk: Disk): Zxid {
+  return disk.entries[disk.entries.length - 1]?.zxid ?? disk.base;
 }
 
 function isOnDisk(disk: Disk, zxid: Zxid): boolean {

@@ -66,7 +66,13 @@ export type Change = {
 
 /** What a role asks to become; carried out when its step is over, so that no handler finds its role gone under its feet. */
 export type Next =
-  | { readonly kind: 'look'; readonly reason: string; readonly favourite: ServerId | null }
+  | {
+      readonly kind: 'look';
+      readonly reason: string;
+      readonly favourite: ServerId | null;
+      /** The election that made this role is not over yet; a new round would only disturb it. */
+      readonly isSameRound: boolean;
+    }
   | { readonly kind: 'lead' }
   | { readonly kind: 'follow'; readonly leader: ServerId; readonly round: number };
 
@@ -136,16 +142,11 @@ export class Core {
     this.peers = peers;
     for (const peer of peers) this.#peersById.set(peer.id, peer);
 
-    // A snapshot may be newer than the log behind it: a server applies what a quorum elsewhere has made durable. It stands for
-    // all of that, so a log that ends before it is dead and the window starts at the snapshot.
-    const restoredLast = restored.entries[restored.entries.length - 1]?.zxid ?? restored.base;
-    if (committed > restoredLast) {
-      this.history = new History(committed);
-    } else {
-      this.history = new History(restored.base);
-      for (const entry of restored.entries) this.history.append(entry);
-    }
-    assert(this.history.base <= committed, 'the window starts at or below what is committed');
+    this.history = new History(restored.base);
+    for (const entry of restored.entries) this.history.append(entry);
+    assert(restored.base <= committed, 'the window starts at or below what is committed');
+    if (restored.store === 'suspect' && committed > this.history.last) this.history.reset(committed);
+    assert(committed <= this.history.last, 'a snapshot is kept only when the log reaches it');
     this.epochs = restored.store === 'suspect' ? raised(restored.epochs, epochOf(this.history.last)) : restored.epochs;
     assert(this.epochs.acceptedEpoch >= this.epochs.currentEpoch, 'an established epoch was promised before');
     assert(this.epochs.currentEpoch >= epochOf(this.history.last), 'records belong to epochs that were acknowledged');
@@ -342,7 +343,11 @@ export class Core {
   // --- roles
 
   look(reason: string, favourite: ServerId | null = null): void {
-    this.next ??= { kind: 'look', reason, favourite };
+    this.next ??= { kind: 'look', reason, favourite, isSameRound: false };
+  }
+
+  lookAgain(reason: string): void {
+    this.next ??= { kind: 'look', reason, favourite: null, isSameRound: true };
   }
 
   tellRole(role: Role, epoch: number, leader: ServerId | -1, serving: boolean, reason: string): void {

@@ -459,8 +459,12 @@ export class Following {
     const vote = this.#core.peer(this.leader)?.vote;
     if (vote == null) return;
     const isStanding = vote.state === 'leading' || (vote.state === 'looking' && vote.candidate === this.leader);
-    if (isStanding && vote.round === this.#core.round) return;
-    this.#core.look('the leader does not lead any more');
+    if (vote.round !== this.#core.round) {
+      this.#core.look('the leader does not lead any more');
+    } else if (!isStanding) {
+      // It found a better candidate before it decided. The round goes on without us having left it.
+      this.#core.lookAgain('the elected server votes for another');
+    }
   }
 
   #progress(): void {

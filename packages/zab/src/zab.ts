@@ -320,7 +320,7 @@ export class Zab {
       this.#isVoteNews = true;
       switch (next.kind) {
         case 'look':
-          core.round += 1;
+          if (!next.isSameRound) core.round += 1;
           this.#role = new Election(core, next.favourite);
           core.tellRole('looking', 0, -1, false, next.reason);
           break;
