@@ -408,6 +408,8 @@ func expiry(c *session, base string) {
 	}()
 	lines := bufio.NewScanner(output)
 	check(lines.Scan() && lines.Text() == "held", "the other process holds its znode")
+	_, err = c.Sync(base)
+	noError(err, "sync")
 	there, _, gone, err := c.ExistsW(path)
 	noError(err, "exists")
 	equal(there, true, "the ephemeral znode is there")

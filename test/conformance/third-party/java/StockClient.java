@@ -465,6 +465,7 @@ public final class StockClient {
     try (BufferedReader lines = new BufferedReader(new InputStreamReader(holder.getInputStream(), StandardCharsets.UTF_8))) {
       equal(lines.readLine(), "held", "the other process");
       Events events = new Events();
+      zk.sync(base);
       check(zk.exists(path, events) != null, "the ephemeral znode is there");
       signal(holder.pid(), "STOP");
       events.expect(EventType.NodeDeleted, path);

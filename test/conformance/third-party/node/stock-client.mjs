@@ -298,6 +298,7 @@ async function expiry(zk, base) {
   try {
     assert.equal((await lines.next()).value, 'held', 'the other process');
     const events = new Events();
+    await setData(zk, base, ''); // This library has no sync; a write of its own brings its server as far as that.
     assert.notEqual(await exists(zk, path, events.watch), null, 'the ephemeral znode is there');
     holder.kill('SIGSTOP');
     await events.expect(deleted(path));
