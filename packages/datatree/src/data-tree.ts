@@ -54,7 +54,8 @@ export const NO_SLOT = -1;
 export const FIELDS_BYTES = 60;
 
 const ROOT = 0;
-const CHUNK_SHIFT = 13;
+// Small enough that an empty tree costs little; the simulator makes thousands.
+const CHUNK_SHIFT = 10;
 const CHUNK_SLOTS = 1 << CHUNK_SHIFT;
 const CHUNK_MASK = CHUNK_SLOTS - 1;
 const CVERSION_MAX = 0x7fffffff;

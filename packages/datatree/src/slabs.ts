@@ -1,4 +1,4 @@
-// Bytes outside V8's heap: blocks in slabs of 4 MB, one size class per slab, freed blocks chained inside the slab itself.
+// Bytes outside V8's heap: blocks in slabs of up to 4 MB, one size class per slab, freed blocks chained inside the slab.
 // A block is named by a 32-bit reference; whoever allocated it must free it with the same length, exactly once.
 
 import { assert } from '@quorate/protocol/assert';
@@ -6,6 +6,9 @@ import { assert } from '@quorate/protocol/assert';
 const UNIT_SHIFT = 4;
 const SLAB_SHIFT = 22;
 const SLAB_BYTES = 1 << SLAB_SHIFT;
+// A class's first slab is small and each further one twice as large, so that a small tree stays small.
+const FIRST_SLAB_SHIFT = 16;
+const FIRST_SLAB_BLOCKS = 4;
 const UNITS_SHIFT = SLAB_SHIFT - UNIT_SHIFT;
 const UNITS_MASK = (1 << UNITS_SHIFT) - 1;
 // Up to here classes are multiples of 16 bytes; beyond, four per doubling, so that no block wastes more than a quarter.
@@ -32,13 +35,13 @@ class Slab {
   // Stands in its class's list of slabs with room.
   isListed = false;
 
-  constructor(bytes: Uint8Array) {
+  constructor(bytes: Uint8Array, isShared: boolean) {
     this.bytes = bytes;
-    this.words = bytes.byteLength >= SLAB_BYTES ? new Int32Array(bytes.buffer) : EMPTY_WORDS;
+    this.words = isShared ? new Int32Array(bytes.buffer) : EMPTY_WORDS;
   }
 
   get hasRoom(): boolean {
-    return this.freeHead !== -1 || this.used + this.blockBytes <= SLAB_BYTES;
+    return this.freeHead !== -1 || this.used + this.blockBytes <= this.bytes.length;
   }
 }
 
@@ -62,7 +65,9 @@ export class Slabs {
   readonly #slabs: Slab[] = [];
   /** Per size class, the indices of slabs that may have room. */
   readonly #roomy: number[][] = [];
-  /** Indices whose slab is empty: with bytes (spare) or without (vacant). */
+  /** Per size class, the slabs it has. */
+  readonly #counts: number[] = [];
+  /** Indices whose slab is empty: with bytes, all of full size (spare), or without (vacant). */
   readonly #spare: number[] = [];
   readonly #vacant: number[] = [];
   #reservedBytes = 0;
@@ -154,10 +159,16 @@ export class Slabs {
       roomy.pop();
       if (slab.sizeClass === sizeClass) slab.isListed = false;
     }
-    const index = this.#spare.pop() ?? this.#addSlab(new Uint8Array(SLAB_BYTES));
+    const blockBytes = blockBytesOf(sizeClass);
+    const count = this.#counts[sizeClass] ?? 0;
+    this.#counts[sizeClass] = count + 1;
+    const wanted = Math.max(blockBytes * FIRST_SLAB_BLOCKS, 1 << Math.min(FIRST_SLAB_SHIFT + count, SLAB_SHIFT));
+    const slabBytes = Math.min(wanted, SLAB_BYTES);
+    const spare = slabBytes === SLAB_BYTES ? this.#spare.pop() : undefined;
+    const index = spare ?? this.#addSlab(new Uint8Array(slabBytes), true);
     const slab = this.#slab(index);
     slab.sizeClass = sizeClass;
-    slab.blockBytes = blockBytesOf(sizeClass);
+    slab.blockBytes = blockBytes;
     this.#list(index, slab);
     return index;
   }
@@ -169,16 +180,16 @@ export class Slabs {
 
   #storeLarge(data: Uint8Array): number {
     // Not slice(): on a Buffer that is a view of the caller's memory.
-    const index = this.#addSlab(new Uint8Array(data));
+    const index = this.#addSlab(new Uint8Array(data), false);
     const slab = this.#slab(index);
     slab.sizeClass = LARGE;
     slab.live = 1;
     return index << UNITS_SHIFT;
   }
 
-  #addSlab(bytes: Uint8Array): number {
+  #addSlab(bytes: Uint8Array, isShared: boolean): number {
     this.#reservedBytes += bytes.length;
-    const slab = new Slab(bytes);
+    const slab = new Slab(bytes, isShared);
     const index = this.#vacant.pop();
     if (index !== undefined) {
       this.#slabs[index] = slab;
@@ -196,7 +207,8 @@ export class Slabs {
       const at = roomy.indexOf(index);
       if (at !== -1) roomy.splice(at, 1);
     }
-    if (this.#spare.length >= SPARE_SLABS_MAX) {
+    this.#counts[slab.sizeClass] = (this.#counts[slab.sizeClass] ?? 1) - 1;
+    if (this.#spare.length >= SPARE_SLABS_MAX || slab.bytes.length < SLAB_BYTES) {
       this.#drop(index, slab);
       return;
     }
@@ -210,7 +222,7 @@ export class Slabs {
 
   #drop(index: number, slab: Slab): void {
     this.#reservedBytes -= slab.bytes.length;
-    this.#slabs[index] = new Slab(EMPTY_BYTES);
+    this.#slabs[index] = new Slab(EMPTY_BYTES, false);
     this.#vacant.push(index);
   }
 }

@@ -12,7 +12,7 @@ export const SNAPSHOT_FORMAT = 1;
 
 // stream: records, cut anywhere. record: {length: u32, kind: u8, body of length - 1 bytes}, integers little-endian except
 // the 60 bytes of fields, which are those of DataTree.writeFields.
-//   header:  {magic: u32, format: u32, zxid: i64, znodes: u32, sessions: u32}           first
+//   header:  {magic: u32, format: u32, zxid: i64, znodes: u32, sessions: u32, slots: u32}    first
 //   session: {id: i64, timeoutMs: u32, password: rest}
 //   acl:     {number: u32, entries: u32, entry: {perms: i32, scheme: text, id: text}}   before the first znode that uses it
 //   znode:   {slot: u32, parent: i32, acl: u32, fields: 60, isAscii: u8, name: text,
@@ -25,11 +25,13 @@ const SESSION = 2;
 const ACL = 3;
 const ZNODE = 4;
 const FOOTER = 5;
-const HEADER_BYTES = 29;
+const HEADER_BYTES = 33;
 const FOOTER_BYTES = 21;
 const ZNODE_FIXED_BYTES = 5 + 12 + FIELDS_BYTES + 5;
 // One znode and its frame may be as long as data may be; nothing in a snapshot is longer.
 const RECORD_BYTES_MAX = 0x7fffffff;
+// A wild number must not ask for memory without end.
+const SLOTS_MAX = 1 << 28;
 
 /** A snapshot that cannot be read: damaged, cut short, or of a format this server does not know. */
 export class SnapshotError extends Error {
@@ -117,7 +119,7 @@ export class SnapshotWalk implements TreeWalker {
   #sessionAt = 0;
   #slotAt = 0;
   #written = 0;
-  #phase: 'header' | 'sessions' | 'znodes' | 'footer' | 'ended' = 'header';
+  #phase: 'sessions' | 'znodes' | 'footer' | 'ended' = 'sessions';
 
   constructor(tree: DataTree) {
     this.#tree = tree;
@@ -127,13 +129,14 @@ export class SnapshotWalk implements TreeWalker {
     this.#isDone = new Uint8Array(this.#limit);
     this.#sessions = [...tree.sessions.all()];
     this.#digest = tree.digest;
+    // Now, not with the first bytes: a change before them already writes a znode.
+    this.#writeHeader();
     tree.addWalker(this);
   }
 
   /** The next bytes, at least `bytesMax` of them unless the end is near; null after the last. One znode is never split over calls. */
   next(bytesMax: number): Uint8Array | null {
     if (this.#phase === 'ended') return null;
-    if (this.#phase === 'header') this.#writeHeader();
     while (this.#out.position < bytesMax && this.#phase === 'sessions') this.#writeSession();
     while (this.#out.position < bytesMax && this.#phase === 'znodes') this.#writeNextZnode();
     if (this.#phase === 'footer') this.#writeFooter();
@@ -162,8 +165,8 @@ export class SnapshotWalk implements TreeWalker {
     out.u64(this.zxid);
     out.u32(this.znodeCount);
     out.u32(this.#sessions.length);
+    out.u32(this.#limit);
     out.end(start);
-    this.#phase = 'sessions';
   }
 
   #writeSession(): void {
@@ -263,8 +266,9 @@ export class SnapshotLoader {
   readonly #sessions = new SessionTable();
   readonly #acls: (readonly Acl[])[] = [];
   #tree: DataTree | null = null;
-  /** The snapshot's slot numbers -> ours: what was free there takes no room here. -1: not seen yet. */
-  #slots = new Int32Array(1024).fill(NO_SLOT);
+  /** The snapshot's slot numbers -> ours plus one: what was free there takes no room here. 0: not seen yet. */
+  #slots = new Int32Array(0);
+  #announced = { znodes: 0, sessions: 0 };
   #rest: Buffer = Buffer.alloc(0);
   #restBytes = 0;
   #znodes = 0;
@@ -364,10 +368,14 @@ export class SnapshotLoader {
     check(view.getUint32(at, true) === MAGIC, 'these bytes are a snapshot');
     const format = view.getUint32(at + 4, true);
     check(format === SNAPSHOT_FORMAT, 'a snapshot has a format this server knows', format);
+    this.#announced = { znodes: view.getUint32(at + 16, true), sessions: view.getUint32(at + 20, true) };
+    const slots = view.getUint32(at + 24, true);
+    check(slots >= this.#announced.znodes && slots <= SLOTS_MAX, 'a snapshot has a plausible number of slots', slots);
+    this.#slots = new Int32Array(slots);
     const tree = DataTree.blank(zxidFrom(view.getBigInt64(at + 8, true)), this.#options);
-    // The root is the first slot of every tree, whichever record comes first.
-    this.#slots[0] = tree.reserve();
     this.#tree = tree;
+    // The root is the first slot of every tree, whichever record comes first.
+    this.#slotFor(tree, 0);
   }
 
   #readSession(bytes: Buffer, view: DataView, at: number, end: number): void {
@@ -420,23 +428,19 @@ export class SnapshotLoader {
   }
 
   #slotFor(tree: DataTree, theirs: number): number {
-    if (theirs >= this.#slots.length) {
-      // Slot numbers grow with the tree that was written; a wild one would ask for memory without end.
-      check(theirs < 0x10000000, 'a slot number is plausible', theirs);
-      const grown = new Int32Array(Math.max(theirs + 1, this.#slots.length * 2)).fill(NO_SLOT);
-      grown.set(this.#slots);
-      this.#slots = grown;
-    }
-    const known = this.#slots[theirs] ?? NO_SLOT;
-    if (known !== NO_SLOT) return known;
+    check(theirs < this.#slots.length, 'a slot number is one of those announced', theirs);
+    const known = this.#slots[theirs] ?? 0;
+    if (known !== 0) return known - 1;
     const ours = tree.reserve();
-    this.#slots[theirs] = ours;
+    this.#slots[theirs] = ours + 1;
     return ours;
   }
 
   #readFooter(view: DataView, at: number, end: number): void {
     const tree = this.#treeOf();
     check(end - at === FOOTER_BYTES - 5, 'a footer has its length');
+    check(this.#announced.znodes === this.#znodes, 'a snapshot holds as many znodes as its header says');
+    check(this.#announced.sessions === this.#sessions.count, 'a snapshot holds as many sessions as its header says');
     check(view.getUint32(at, true) === this.#znodes, 'a snapshot holds as many znodes as its footer says');
     check(
       view.getUint32(at + 4, true) === this.#sessions.count,
