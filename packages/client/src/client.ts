@@ -90,7 +90,8 @@ export type Operation =
 export type OperationResult =
   | { readonly kind: 'create'; readonly path: string; readonly stat: Stat }
   | { readonly kind: 'set'; readonly stat: Stat }
-  | { readonly kind: 'delete' | 'check' };
+  | { readonly kind: 'delete' }
+  | { readonly kind: 'check' };
 /** The results stand where their operations stand. */
 export type OperationResults<T extends readonly Operation[]> = {
   -readonly [Index in keyof T]: Extract<OperationResult, { readonly kind: T[Index]['kind'] }>;
