@@ -339,7 +339,7 @@ export function diskSuite(name: string, factory: DiskFactory): void {
     await fillSnapshot(place, disk.beginSnapshot(at(20)), ['tree']);
     await place.crash();
     const { restored } = await place.open({ windowCount: 5, windowBytes: 1_000_000 });
-    expect(restored).toMatchObject({ snapshot: at(20), base: at(15) });
+    expect(restored).toMatchObject({ snapshot: at(20), base: at(15), committed: at(20) });
     expect(zxidsOf(restored.entries)).toEqual(Array.from({ length: 15 }, (_, n) => at(n + 16)));
     await place.crash();
     const narrow = await place.open({ windowCount: 5, windowBytes: 0 });

@@ -66,6 +66,7 @@ export class LevelDisk implements Disk {
       onSwitched: (zxid, generation) => this.#snapshots.onSwitched(zxid, generation),
       onDurable: (tail) => this.#onDurable(tail),
       onDead: (error) => this.#onDead(error),
+      onSlow: (tookMs, groupCount) => this.#log('warn', 'a write took long to become durable', { tookMs, groupCount }),
     });
   }
 
@@ -113,6 +114,8 @@ export class LevelDisk implements Disk {
 
   /** Every storage error anywhere in the store ends all of it. */
   fail(error: StorageError): void {
+    // A snapshot that was under way when the store was closed fails without harm: its file is removed at the next start.
+    if (this.#isClosed) return;
     this.#txnLog.fail(error);
   }
 

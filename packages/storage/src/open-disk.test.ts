@@ -368,20 +368,47 @@ test('a purge and a new base leave no dead record behind', async () => {
 
 test('a snapshot is finished only when the log up to it is durable', async () => {
   const { disk } = await openAt(store);
-  await write(REAL, disk, { entries: [], clusterId: 'c', mark: 'clean', epochs: epochs(1) });
-  const order: string[] = [];
-  const finished = fillSnapshot(REAL, disk.beginSnapshot(at(2)), ['early']).then(() => order.push('snapshot'));
-  await write(REAL, disk, { entries: entriesOf(1, 1, 1, NO_ZXID) });
-  const written = new Promise<void>((resolve) => {
-    disk.write({ entries: entriesOf(1, 2, 2, at(1)) }, () => {
-      order.push('log');
-      resolve();
-    });
-  });
-  await Promise.all([finished, written]);
-  expect(disk.snapshots()).toMatchObject([{ zxid: at(2) }]);
+  await write(REAL, disk, { entries: entriesOf(1, 1, 1, NO_ZXID), clusterId: 'c', mark: 'clean', epochs: epochs(1) });
+  const early = fillSnapshot(REAL, disk.beginSnapshot(at(2)), ['early']);
+  // Two whole snapshots begun after it: it would be long finished if it did not wait.
+  for (const tree of ['first', 'second']) await fillSnapshot(REAL, disk.beginSnapshot(at(1)), [tree]);
+  expect(disk.snapshots()).toMatchObject([{ zxid: at(1) }]);
+  await write(REAL, disk, { entries: entriesOf(1, 2, 2, at(1)) });
+  await early;
+  expect(disk.snapshots()).toMatchObject([{ zxid: at(2) }, { zxid: at(1) }]);
+  expect(await readSnapshot(REAL, disk, at(1))).toEqual(['second']);
   await close(disk);
   expect((await openAt(store)).restored).toMatchObject({ classification: 'clean', snapshot: at(2) });
+});
+
+test('a snapshot that is newer than the log is a reason for suspicion', async () => {
+  await makeStore(20, [10]);
+  const [name] = readdirSync(join(store, 'snapshots'));
+  await bareLog(async (db) => {
+    for (const key of (await db.keys({ gte: Uint8Array.of(0x10), lt: Uint8Array.of(0x11) }).all()).slice(5))
+      await db.del(key);
+  });
+  const { restored } = await openAt(store);
+  expect(name).toBe('00000001-000000010000000a.snap');
+  expect(restored).toMatchObject({ classification: 'suspect', snapshot: NO_ZXID, entries: [] });
+  expect(restored.reasons.join()).toContain('newer than the log');
+});
+
+test('closing while a snapshot and a purge are under way is an ordered end', async () => {
+  await makeStore(40, [10, 20]);
+  const lines: string[] = [];
+  const { disk } = await openAt(store, { log: (_level, message) => lines.push(message) });
+  const writer = disk.beginSnapshot(at(30));
+  const answers = [
+    ask(REAL, (done) => writer.write(Buffer.from('tree at 30'), done)).catch(() => {}),
+    ask(REAL, (done) => writer.finish(done)).catch(() => {}),
+    ask(REAL, (done) => disk.purge(1, at(40), done)).catch(() => {}),
+    ask(REAL, (done) => disk.write({ entries: entriesOf(1, 41, 41, at(40)) }, done)),
+  ];
+  await close(disk);
+  await Promise.all(answers);
+  expect(lines).toEqual([]);
+  expect(await outcomeOf(store, 41)).toBe('identical');
 });
 
 test('a creation that never ended begins again, and is blank', async () => {

@@ -10,7 +10,7 @@ import { isBallastWhole, releaseBallast, writeBallast } from './ballast.ts';
 import type { Disk, RestoredStore, StoreClass } from './disk.ts';
 import { replaceFileSync, syncDirectorySync } from './files.ts';
 import { LevelDisk } from './level-disk.ts';
-import { earlier, LogIndex } from './log-index.ts';
+import { earlier, LogIndex, later } from './log-index.ts';
 import { decodeState, encodeState, FORMAT_VERSION, STATE_KEY, type StoreState } from './log-record.ts';
 import { type LogScan, scanLog } from './log-scan.ts';
 import { findSnapshots, removeLeftovers, type SnapshotEntry } from './snapshot-store.ts';
@@ -258,7 +258,8 @@ async function restore(
       snapshot: usable.snapshots[0]?.zxid ?? NO_ZXID,
       base: usable.base,
       entries: usable.entries,
-      committed: usable.state.committed,
+      // What a snapshot holds is committed, whatever the hint says.
+      committed: later(usable.state.committed, usable.snapshots[0]?.zxid ?? NO_ZXID),
     };
     return { disk, restored };
   } catch (error) {

@@ -31,6 +31,8 @@ const BATCH_BYTES_MAX = 1024 * 1024;
 const BATCH_RECORDS_MAX = 1024;
 /** Dead keys removed by one batch of the sweep. Measured: about 2 ms. */
 const SWEEP_KEYS_MAX = 1000;
+/** A batch that takes longer is worth a line (ZooKeeper's fsync.warningthresholdms). */
+const SLOW_BATCH_MS = 1000;
 
 export type TxnLogParts = {
   readonly db: LogDatabase;
@@ -48,6 +50,7 @@ export type TxnLogParts = {
   /** After each batch, before its groups are answered. */
   readonly onDurable: (tail: Zxid) => void;
   readonly onDead: (error: StorageError) => void;
+  readonly onSlow: (tookMs: number, groupCount: number) => void;
 };
 
 /** One group waiting for its batch; `after` is the state once it is written. */
@@ -263,9 +266,13 @@ export class TxnLog {
       }
     }
     batch.put(STATE_KEY, encodeState(state));
+    const startedMs = performance.now();
     batch.write({ sync: true }).then(
-      () =>
-        this.#syncNewLogFile((error) => (error === null ? this.#onDurable(groups, state) : this.#die(error, groups))),
+      () => {
+        const tookMs = performance.now() - startedMs;
+        if (tookMs > SLOW_BATCH_MS) this.#parts.onSlow(Math.round(tookMs), groups.length);
+        this.#syncNewLogFile((error) => (error === null ? this.#onDurable(groups, state) : this.#die(error, groups)));
+      },
       (error: unknown) => this.#die(asError(error), groups),
     );
   }
