@@ -59,6 +59,8 @@ export type ConnectionOptions = {
   readonly connectTimeoutMs: number;
   readonly requestBytesMax: number;
   readonly replyBytesMax: number;
+  /** The last xid of the session's connection before this one, else 0: within a session no xid names two requests. */
+  readonly lastXid: number;
   readonly clock: Clock;
 };
 
@@ -81,7 +83,7 @@ export class Connection {
   #isFlushScheduled = false;
   #isEstablished = false;
   #isClosed = false;
-  #xid = 0;
+  #xid: number;
   // In flight, in the order sent: calls[first..] with xids that follow each other.
   #calls: Call[] = [];
   #firstCall = 0;
@@ -101,6 +103,7 @@ export class Connection {
     this.#options = options;
     this.#handlers = handlers;
     this.#clock = options.clock;
+    this.#xid = options.lastXid;
     this.#frames = new FrameDecoder(options.replyBytesMax);
     this.#lastHeardMs = this.#clock.nowMs();
     this.#lastSentMs = this.#lastHeardMs;
@@ -117,6 +120,10 @@ export class Connection {
     this.#writer.endFrame();
     this.#flush();
     this.#schedule();
+  }
+
+  get lastXid(): number {
+    return this.#xid;
   }
 
   get isRearming(): boolean {

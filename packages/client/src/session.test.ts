@@ -98,6 +98,26 @@ test('a lost connection is resumed with the session, its password and the newest
   await closeInOrder(client, second);
 });
 
+test('xids go on over connections, so that the session and the xid name one request', async () => {
+  await using server = await ScriptedServer.start();
+  const { client } = makeClient(server);
+  const first = await server.serve();
+  const reading = client.get('/a');
+  await replyTo(first, 42n, DATA);
+  await reading;
+  const write = client.set('/a', 'x');
+  const lost = await first.next();
+  first.close();
+  await expect(write).rejects.toMatchObject({ code: 'connectionLoss' });
+  const second = await server.serve();
+  const again = client.set('/a', 'x');
+  const { xid } = await second.next();
+  expect(xid).toBe(lost.xid + 1);
+  second.reply(xid, 43n, { kind: 'setData', stat: STAT });
+  await again;
+  await closeInOrder(client, second);
+});
+
 test('a refused session is expired: what waits is rejected, and nothing is dialled again', async () => {
   await using server = await ScriptedServer.start();
   const { client, told } = makeClient(server);

@@ -92,6 +92,8 @@ export class Session {
   // Reads that were underway when a connection was lost, then what has not been sent yet. Both in order.
   #resends: Call[] = [];
   readonly #waiting = new Set<Call>();
+  // Goes on over connections, so that (session, xid) names one request in every log.
+  #lastXid = 0;
   // Calls that wait, are in flight, or will be sent again.
   #outstandingCount = 0;
   #authsUnderway = 0;
@@ -249,6 +251,7 @@ export class Session {
         connectTimeoutMs: Math.max(CONNECT_TIMEOUT_MS_MIN, share),
         requestBytesMax: this.#options.requestBytesMax,
         replyBytesMax: this.#options.replyBytesMax,
+        lastXid: this.#lastXid,
         clock: this.#clock,
       },
       {
@@ -363,6 +366,7 @@ export class Session {
   #onClosed(reason: Error, calls: readonly Call[]): void {
     const server = this.#server;
     const wasConnected = this.#state === 'connected';
+    this.#lastXid = this.#connection?.lastXid ?? this.#lastXid;
     this.#connection = undefined;
     this.#authsUnderway = 0;
     this.#searchTimer?.cancel();
