@@ -170,7 +170,7 @@ export function partitionByZnode(history: History): Map<string, Interval<Registe
     const path = op.args.path;
     if (kind === undefined || path === undefined) continue;
     // Ephemerals leave without an operation on them, sequential names are not asked for by name.
-    if ((op.args.flags ?? 0) !== 0) excluded.add(op.result?.path ?? path);
+    if ((op.args.flags ?? 0) !== 0) excluded.add(path).add(op.result?.path ?? path);
     if (kind === 'read' && (before === null || before.connection !== op.connection || op.outcome === 'unknown'))
       continue;
     const call = kind === 'read' && before !== null ? before.call : op.call;

@@ -91,6 +91,9 @@ export class ReferenceTree {
     }
     this.#link('/', ['zookeeper']);
     this.#link('/zookeeper', ['quota', 'config']);
+    // ZooKeeper makes it with an ACL of its own, and that way its aversion begins below 0.
+    const config = this.#now('/zookeeper/config');
+    if (config !== null) this.#past.set('/zookeeper/config', [{ zxid: 0n, znode: { ...config, aversion: -1 } }]);
   }
 
   #link(path: string, children: readonly string[]): void {
