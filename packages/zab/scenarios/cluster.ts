@@ -368,6 +368,7 @@ export class Cluster {
         server.writes.push(effect);
         return;
       case 'send':
+        checkPromise(server, effect.message);
         if (this.link(id, effect.to).isUp) this.queue(id, effect.to, channelOf(effect.message)).push(effect.message);
         return;
       case 'apply':
@@ -475,6 +476,31 @@ function blankServer(id: ServerId): Server {
     transfers: [],
     isDiskHeld: false,
   };
+}
+
+/** The promise rule, seen from outside: what a message says to be durable is on the disk when it leaves. */
+function checkPromise({ id, disk }: Server, message: ZabMessage): void {
+  switch (message.kind) {
+    case 'leaderInfo':
+      assert(disk.epochs.acceptedEpoch >= message.epoch, `promise: ${id} proposes epoch ${message.epoch} before it is durable`);
+      return;
+    case 'ackEpoch':
+      if (!message.counted) return;
+      assert(disk.epochs.acceptedEpoch >= message.epoch, `promise: ${id} promises epoch ${message.epoch} before it is durable`);
+      return;
+    case 'ackNewLeader':
+      assert(disk.epochs.currentEpoch === message.epoch, `promise: ${id} acks NEWLEADER before its epoch is durable`);
+      assert(lastOnDisk(disk) >= message.last, `promise: ${id} acks NEWLEADER before its history is durable`);
+      return;
+    case 'ack':
+      assert(isOnDisk(disk, message.zxid), `promise: ${id} acks ${show(message.zxid)} before it is durable`);
+      return;
+    case 'readmitted':
+      assert(!disk.isSuspect, `promise: ${id} is readmitted before its store is marked`);
+      return;
+    default:
+      return;
+  }
 }
 
 function lastOnDisk(disk: Disk): Zxid {
