@@ -216,7 +216,8 @@ export function replicaConfig(config: Config, incarnation: number): ReplicaConfi
     zab: {
       heartbeatTicks: ticks(config.heartbeatMs),
       syncLimitTicks: ticks(config.peerSilenceMs),
-      initLimitTicks: ticks(Math.max(config.initLimit, 1) * config.tickMs),
+      // A synchronisation may take longer than a silence, whatever the ticks say.
+      initLimitTicks: ticks(Math.max(config.initLimit * config.tickMs, config.peerSilenceMs)),
       finalizeTicks: Math.ceil(config.electionWaitMs / zabTickMs),
       historyCountMax: config.historyCountMax,
       historyBytesMax: config.historyBytesMax,

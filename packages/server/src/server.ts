@@ -72,6 +72,7 @@ export async function startServer(config: Config, hooks: ServerHooks): Promise<R
     });
     // The transport needs the replica and the replica the network: messages before the start have nowhere to go.
     let network: Network | null = null;
+    let failStart: ((error: Error) => void) | null = null;
     const replica = new Replica(
       replicaConfig(config, incarnation),
       {
@@ -86,12 +87,18 @@ export async function startServer(config: Config, hooks: ServerHooks): Promise<R
         randomBytes: (count) => randomBytes(count),
         sha1Base64: (text) => createHash('sha1').update(text, 'utf8').digest('base64'),
         log,
-        fatal: hooks.fatal,
+        fatal: (error) => {
+          hooks.fatal(error);
+          failStart?.(error);
+        },
       },
       store.restored,
     );
     hasReplica = true;
-    await new Promise<void>((resolve) => replica.start(resolve));
+    await new Promise<void>((resolve, reject) => {
+      failStart = reject;
+      replica.start(resolve);
+    });
     const leadingSince = startTicking(config, replica, stops);
     stops.push(() => new Promise<void>((resolve) => replica.stop(resolve)));
 
