@@ -1,5 +1,6 @@
 // What @quorate/client promises, run against a real ensemble: Apache ZooKeeper's and ours go through the same tests.
 // Each test works below a chroot of its own. Tests that end servers start them again before they leave.
+// Clients of one test may be on different servers: who reads what another one wrote says sync first.
 
 import {
   type Client,
@@ -163,14 +164,17 @@ export function defineClientSuite(ensemble: () => Ensemble): void {
     expect(await client.whoAmI()).toContainEqual({ scheme: 'digest', user: 'ann' });
 
     const stranger = await it.another();
+    await stranger.sync();
     await expect(stranger.get('/mine')).rejects.toMatchObject({ code: 'noAuth', path: '/mine' });
     const changed = await client.setAcl('/mine', READ_ACL, { version: 0 });
     expect(changed.aversion).toBe(1);
+    await stranger.sync();
     expect((await stranger.get('/mine')).data?.toString()).toBe('x');
     await expect(stranger.set('/mine', 'y')).rejects.toMatchObject({ code: 'noAuth' });
 
     await client.create('/ours', 'z', { acl: CREATOR_ALL_ACL });
     await stranger.addAuth('digest', 'ann:secret');
+    await stranger.sync();
     expect((await stranger.get('/ours')).data?.toString()).toBe('z');
   });
 
@@ -182,6 +186,7 @@ export function defineClientSuite(ensemble: () => Ensemble): void {
     const own: string[] = [];
     const tell = (who: string) => (event: WatchedEvent) => void own.push(`${who} ${event.kind}`);
     await writer.create('/d', '');
+    await client.sync();
     await client.get('/d', { watch: tell('data') });
     await client.exists('/n', { watch: tell('exist') });
     await client.children('/', { watch: tell('child') });
