@@ -212,7 +212,7 @@ export function checkLinearizability(history: History, stepsMax: number): Linear
   const groups = partitionByZnode(history);
   for (const [path, intervals] of groups) {
     // A refused write of an expired or moved session took no place in this znode's history.
-    const relevant = intervals.filter(({ op }) => op.answer === null || isDecidedByZnode(op.answer.code));
+    const relevant = intervals.filter(({ op }) => op.answer === null || isDecidedByZnode(op.kind, op.answer.code));
     const verdict = checkIntervals(registerModel, relevant, stepsMax);
     if (verdict === 'undecided') undecided.push(path);
     if (verdict === 'illegal') {
@@ -226,8 +226,10 @@ export function checkLinearizability(history: History, stepsMax: number): Linear
   return { violations, checkedZnodes: groups.size, undecidedZnodes: undecided };
 }
 
-function isDecidedByZnode(code: number): boolean {
-  return code === 0 || code === ErrorCode.noNode || code === ErrorCode.nodeExists || code === ErrorCode.badVersion;
+function isDecidedByZnode(kind: RegisterOp['kind'], code: number): boolean {
+  // A create that finds no parent says nothing about the znode itself.
+  if (kind === 'create') return code === 0 || code === ErrorCode.nodeExists;
+  return code === 0 || code === ErrorCode.noNode || code === ErrorCode.badVersion;
 }
 
 /** Cuts the history short after the first return that cannot be explained. */

@@ -74,25 +74,32 @@ function checkUnique(operations: readonly OpRecord[]): Violation[] {
   return violations;
 }
 
+/** Answered outside of the line: a ping must not wait for a leader, an auth is settled at once. */
+function isOutOfLine(kind: string): boolean {
+  return kind === 'ping' || kind === 'auth' || kind === 'sasl';
+}
+
 /** R2, R3, R4: within a session replies come in the order of the requests and their zxids never go back, on whatever server. */
 function checkSessions(operations: readonly OpRecord[]): Violation[] {
   const violations: Violation[] = [];
   const bySession = new Map<bigint, OpRecord[]>();
   for (const op of operations) {
-    if (op.outcome === 'unknown' || op.kind === 'auth') continue;
+    if (op.outcome === 'unknown') continue;
     const list = bySession.get(op.session);
     if (list === undefined) bySession.set(op.session, [op]);
     else list.push(op);
   }
   for (const list of bySession.values()) {
-    list.sort((a, b) => a.connection - b.connection || a.id - b.id);
+    list.sort((a, b) => a.connection - b.connection || a.position - b.position);
     let highest: OpRecord | null = null;
     let previous: OpRecord | null = null;
     for (const op of list) {
-      if (previous !== null && previous.connection === op.connection && op.position < previous.position) {
-        violations.push({ rule: 'R4', detail: `${describe(op)} was answered before ${describe(previous)}` });
+      if (!isOutOfLine(op.kind)) {
+        if (previous !== null && previous.connection === op.connection && op.id < previous.id) {
+          violations.push({ rule: 'R4', detail: `${describe(op)} was answered after ${describe(previous)}` });
+        }
+        previous = op;
       }
-      previous = op;
       if (op.zxid === null || op.zxid <= 0n) continue;
       if (highest !== null && op.zxid < (highest.zxid ?? 0n)) {
         const rule = isWrite(highest.kind) && !isWrite(op.kind) ? 'R3' : 'R2';

@@ -136,7 +136,6 @@ export class Platter {
     for (let i = 0; i < count; i++) this.durable.entries.pop();
     this.durable.mark = 'suspect';
     if (this.durable.committed > this.durable.last) this.durable.committed = this.durable.last;
-    this.snapshots = this.snapshots.filter((snapshot) => snapshot.zxid <= this.durable.last);
     this.damaged = true;
   }
 }

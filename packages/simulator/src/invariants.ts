@@ -213,7 +213,7 @@ export class Invariants {
         return;
       }
       case 'ackEpoch':
-        if (durable.epochs.acceptedEpoch < message.epoch) {
+        if (message.counted && durable.epochs.acceptedEpoch < message.epoch) {
           this.#report(
             'AckDurable',
             `server ${from} promises epoch ${message.epoch}; its disk has ${durable.epochs.acceptedEpoch}`,
@@ -292,7 +292,8 @@ export class Invariants {
   }
 
   /** True when this txn was never applied anywhere before: it is now the committed sequence's newest. */
-  onApplied(id: ServerId, zxid: Zxid, txn: Uint8Array, digest: bigint): boolean {
+  onApplied(id: ServerId, zxid: Zxid, given: Uint8Array | null, digest: bigint): boolean {
+    const txn = given ?? this.#written.get(zxid)?.txn ?? new Uint8Array(0);
     const track = this.#track(id);
     const index = track.appliedIndex + 1;
     track.appliedIndex = index;
@@ -369,8 +370,10 @@ export class Invariants {
     this.#witness('leader established');
     const logical = track.probe.logical();
     if (logical === null) return;
+    // A deposed leader may learn late that its epoch was established; only what was committed before its epoch binds it.
     const held = this.heldIndex(logical, track.probe.platter.snapshots[0]?.zxid ?? NO_ZXID);
-    if (held !== this.committed.length - 1) {
+    const needed = this.indexUpTo(zxidFrom((BigInt(view.epoch) << 32n) - 1n));
+    if (held < needed) {
       const missing = this.committed[held + 1]?.zxid ?? NO_ZXID;
       this.#report('LeaderLogCompleteness', `leader ${id} of epoch ${view.epoch} lacks committed ${z(missing)}`);
     }
@@ -393,6 +396,11 @@ export class Invariants {
     if (newest !== undefined && this.#holdersOf(newest.zxid) < this.#quorum) {
       this.#report('CommittedLogDurability', `${z(newest.zxid)} is on ${this.#holdersOf(newest.zxid)} disks only`);
     }
+  }
+
+  /** The bytes that were proposed with this zxid. */
+  proposalOf(zxid: Zxid): Uint8Array | null {
+    return this.#written.get(zxid)?.txn ?? null;
   }
 
   appliedIndex(id: ServerId): number {

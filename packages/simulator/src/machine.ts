@@ -3,7 +3,7 @@
 
 import type { Mutations } from '@quorate/protocol/mutations';
 import type { ServerId, Zxid } from '@quorate/protocol/zxid';
-import type { Clock, LogLevel, Network } from '@quorate/server/ports';
+import type { ClientPort, Clock, LogLevel, Network } from '@quorate/server/ports';
 import type { Disk, RestoredStore } from '@quorate/storage/disk';
 import type { PeerMessage } from './network.ts';
 
@@ -18,6 +18,13 @@ export type ServerView = {
   readonly committed: Zxid;
 };
 
+/** The server's end of one client connection. */
+export type ClientEnd = {
+  onFrame(bytes: Uint8Array): void;
+  onChunkEnd(): void;
+  onClosed(): void;
+};
+
 export type Machine = {
   onTick(): void;
   onPeerConnected(peer: ServerId, incarnation: number): void;
@@ -29,6 +36,8 @@ export type Machine = {
   propose(payloads: readonly Uint8Array[]): number;
   /** Leader: hand leadership to this follower. */
   transfer(to: ServerId): void;
+  /** null: this machine serves no clients. */
+  connectClient(port: ClientPort): ClientEnd | null;
 };
 
 export type EnsembleShape = {
@@ -49,6 +58,12 @@ export type LimitProfile = {
   readonly counterMax: number;
   /** Bare core: a snapshot after so many applied txns; 0: never by itself. */
   readonly snapshotEvery: number;
+  /** Replica: a snapshot when the log has grown by so many bytes. */
+  readonly logBytesMin: number;
+  readonly chunkBytes: number;
+  readonly outstandingMax: number;
+  readonly waitWithoutLeaderMs: number;
+  readonly tickMs: number;
 };
 
 export type MachineEnv = {
@@ -69,7 +84,8 @@ export type MachineEnv = {
   fatal(error: Error): void;
   /** Loaded: the state is that of this zxid. */
   onStarted(zxid: Zxid): void;
-  onApplied(zxid: Zxid, txn: Uint8Array, digest: bigint): void;
+  /** txn null: the bytes are those of the log. */
+  onApplied(zxid: Zxid, txn: Uint8Array | null, digest: bigint): void;
   /** The live state was replaced by the staged snapshot at this zxid. */
   onInstalled(zxid: Zxid): void;
   /** The leader answered for a txn: whoever asked for it counts on it from now on. */

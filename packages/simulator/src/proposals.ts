@@ -62,6 +62,8 @@ export class Proposals implements Workload {
     return 'no txn was acknowledged';
   }
 
+  afterStep(): void {}
+
   verdict(): Violation | null {
     return null;
   }

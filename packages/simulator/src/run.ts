@@ -1,7 +1,9 @@
 // Runs seeds, one or many, and adds up what they reached.
 
 import { type Mutations, NO_MUTATIONS } from '@quorate/protocol/mutations';
+import { Clients } from './clients.ts';
 import { Proposals } from './proposals.ts';
+import { ReplicaMachine } from './replica-machine.ts';
 import { drawScenario, type ProfileName } from './scenario.ts';
 import { type RunResult, Simulation } from './simulation.ts';
 import { ZabMachine } from './zab-machine.ts';
@@ -19,13 +21,10 @@ export function runSeed(
   isVerbose = false,
 ): RunResult {
   const scenario = drawScenario(seed, profile);
-  const simulation = new Simulation(
-    scenario,
-    (env) => new ZabMachine(env),
-    new Proposals(),
-    withMutation(mutation),
-    isVerbose,
-  );
+  const mutations = withMutation(mutation);
+  const simulation = scenario.hasClients
+    ? new Simulation(scenario, (env) => new ReplicaMachine(env), new Clients(), mutations, isVerbose)
+    : new Simulation(scenario, (env) => new ZabMachine(env), new Proposals(), mutations, isVerbose);
   return simulation.run();
 }
 
@@ -64,8 +63,19 @@ export function addToTotals(totals: Totals, result: RunResult): void {
   for (const [name, count] of result.witnesses) totals.witnesses.set(name, (totals.witnesses.get(name) ?? 0) + count);
 }
 
-export function witnessesFor(_profile: ProfileName): readonly string[] {
-  return WITNESSES_ZAB;
+const WITNESSES_CLIENTS = [
+  ...WITNESSES_ZAB,
+  'watch fired',
+  'session expired',
+  'session re-attached',
+  'session found expired',
+  'wrong password refused',
+  'setWatches2',
+  'snapshot taken',
+] as const;
+
+export function witnessesFor(profile: ProfileName): readonly string[] {
+  return profile === 'replica-tiny' || profile === 'replica-long' ? WITNESSES_CLIENTS : WITNESSES_ZAB;
 }
 
 export function isMutationName(text: string): text is MutationName {

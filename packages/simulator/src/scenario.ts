@@ -101,6 +101,11 @@ export function drawScenario(seed: number, profile: ProfileName): Scenario {
       historyCountMax: random.pick([1, 2, 4, 1000]),
       counterMax: random.chance(0.2) ? random.between(3, 12) : 0xffffffff,
       snapshotEvery: random.pick([0, 2, 3, 10]),
+      logBytesMin: random.pick([100, 1000, 1e9]),
+      chunkBytes: random.pick([64, 1000]),
+      outstandingMax: random.pick([3, 1000]),
+      waitWithoutLeaderMs: random.pick([200, 1000, 5000]),
+      tickMs: 100,
     },
     network: {
       latencyUsMin: random.pick([50, 200, 1000]),

@@ -22,6 +22,8 @@ export type Workload = {
   missing(): string | null;
   /** Called for each txn when it is applied for the first time anywhere. */
   onCommitted(zxid: bigint, txn: Uint8Array): void;
+  /** After each step of a server. */
+  afterStep(): void;
   /** The last word: what only the whole history shows. */
   verdict(): Violation | null;
 };
@@ -172,6 +174,7 @@ export class Simulation {
       return;
     }
     this.invariants.afterStep(host.id);
+    this.#workload.afterStep();
   }
 
   #input(host: Host, give: (machine: Machine) => void): void {
@@ -246,7 +249,8 @@ export class Simulation {
         onStarted: (zxid) => this.invariants.onStarted(host.id, zxid),
         onApplied: (zxid, txn, digest) => {
           this.say(() => `server ${host.id} applies ${zxid >> 32n}:${zxid & 0xffffffffn}`);
-          if (this.invariants.onApplied(host.id, zxid, txn, digest)) this.#workload.onCommitted(zxid, txn);
+          const isNew = this.invariants.onApplied(host.id, zxid, txn, digest);
+          if (isNew) this.#workload.onCommitted(zxid, txn ?? this.invariants.proposalOf(zxid) ?? new Uint8Array(0));
         },
         onInstalled: (zxid) => this.invariants.onInstalled(host.id, zxid),
         onAcknowledged: (zxid) => this.invariants.onAcknowledged(zxid),
@@ -606,7 +610,7 @@ function describeError(error: unknown): string {
   const detail = 'detail' in error && error.detail !== undefined ? ` ${describeValueOf(error.detail)}` : '';
   const where = (error.stack ?? '')
     .split('\n')
-    .slice(1, 4)
+    .slice(1, 9)
     .map((line) => line.trim())
     .join(' < ');
   return `${error.name}: ${error.message}${detail} (${where})`;

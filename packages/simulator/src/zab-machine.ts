@@ -3,10 +3,11 @@
 
 import type { ServerId, Zxid } from '@quorate/protocol/zxid';
 import { NO_ZXID, zxidFrom } from '@quorate/protocol/zxid';
+import type { ClientPort } from '@quorate/server/ports';
 import type { DiskWrite, SnapshotReader, SnapshotWriter } from '@quorate/storage/disk';
 import type { Entry, RestoredState, StoreKind, ZabEffect, ZabInput } from '@quorate/zab';
 import { Zab } from '@quorate/zab';
-import type { Machine, MachineEnv, ServerView } from './machine.ts';
+import type { ClientEnd, Machine, MachineEnv, ServerView } from './machine.ts';
 import type { PeerMessage } from './network.ts';
 
 type Incoming = {
@@ -14,6 +15,7 @@ type Incoming = {
   readonly epoch: number;
   readonly zxid: Zxid;
   readonly writer: SnapshotWriter;
+  nextIndex: number;
 };
 
 const MASK = (1n << 64n) - 1n;
@@ -155,6 +157,10 @@ export class ZabMachine implements Machine {
     if (status === undefined || status.role !== 'leading' || !status.serving) return;
     if (!status.followers.some((follower) => follower.id === to && follower.inSync && !follower.observer)) return;
     this.#push({ kind: 'transfer', to });
+  }
+
+  connectClient(_port: ClientPort): ClientEnd | null {
+    return null;
   }
 
   #push(input: ZabInput): void {
