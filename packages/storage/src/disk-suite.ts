@@ -525,10 +525,149 @@ export function diskSuite(name: string, factory: DiskFactory): void {
     expect(restored.entries.length).toBeGreaterThanOrEqual(3);
   });
 
+  for (let seed = 1; seed <= 8; seed++) {
+    on(`whatever is answered in whatever order is there after each crash (seed ${seed})`, async (place) => {
+      const model = new StoreModel(seed);
+      let { disk } = await formedStore(place, 0);
+      for (let step = 0; step < 40; step++) {
+        if (model.below(5) === 0) {
+          await place.crash();
+          const opened = await place.open(WIDE_WINDOW);
+          expect(opened.restored.classification).toBe('clean');
+          expect(modelOf(opened.restored)).toEqual(model.expected());
+          disk = opened.disk;
+        }
+        await model.step(place, disk);
+      }
+    });
+  }
+
   async function reopened(place: DiskPlace): Promise<OpenedDisk> {
     await place.crash();
     const opened = await place.open(WIDE_WINDOW);
     await place.crash();
     return opened;
+  }
+}
+
+function modelOf(restored: RestoredStore): unknown {
+  return {
+    base: restored.base,
+    records: restored.entries.map(({ zxid, txn }) => `${zxid} ${Buffer.from(txn).toString()}`),
+    currentEpoch: restored.epochs.currentEpoch,
+    committed: restored.committed,
+    snapshot: restored.snapshot,
+  };
+}
+
+/** The same store as plain arrays, driven by one seed. */
+class StoreModel {
+  #random: number;
+  #base = NO_ZXID;
+  #entries: LogEntry[] = [];
+  #epoch = 1;
+  #committed = NO_ZXID;
+  #snapshots: Zxid[] = [];
+
+  constructor(seed: number) {
+    this.#random = seed;
+  }
+
+  below(limit: number): number {
+    this.#random = (Math.imul(this.#random, 1664525) + 1013904223) >>> 0;
+    return Math.floor((this.#random / 2 ** 32) * limit);
+  }
+
+  expected(): unknown {
+    return {
+      base: this.#base,
+      records: this.#entries.map(({ zxid, txn }) => `${zxid} ${Buffer.from(txn).toString()}`),
+      currentEpoch: this.#epoch,
+      committed: this.#committed,
+      snapshot: this.#snapshots[0] ?? NO_ZXID,
+    };
+  }
+
+  async step(place: DiskPlace, disk: Disk): Promise<void> {
+    switch (this.below(8)) {
+      case 0:
+        return this.#truncate(place, disk);
+      case 1:
+        return this.#snapshot(place, disk);
+      case 2:
+        return this.#purge(place, disk);
+      case 3:
+        return this.#switch(place, disk);
+      default:
+        return this.#append(place, disk);
+    }
+  }
+
+  get #tail(): Zxid {
+    return this.#entries.at(-1)?.zxid ?? this.#base;
+  }
+
+  /** Also commits something, and sometimes begins a new epoch. */
+  async #append(place: DiskPlace, disk: Disk): Promise<void> {
+    if (this.below(4) === 0) this.#epoch++;
+    const added = this.#next(1 + this.below(20));
+    this.#entries.push(...added);
+    this.#commit(this.#entries[this.below(this.#entries.length)]?.zxid ?? this.#base);
+    await write(place, disk, { entries: added, epochs: epochs(this.#epoch), committed: this.#committed });
+  }
+
+  async #truncate(place: DiskPlace, disk: Disk): Promise<void> {
+    const kept = this.#entries.filter(({ zxid }) => zxid <= this.#committed || this.below(2) === 0);
+    const keep = kept.findLast(({ prev }, at) => prev === (kept[at - 1]?.zxid ?? this.#base))?.zxid ?? this.#base;
+    const truncateAfter = keep < this.#committed ? this.#committed : keep;
+    this.#entries = this.#entries.filter(({ zxid }) => zxid <= truncateAfter);
+    this.#epoch++;
+    const added = this.#next(this.below(3));
+    this.#entries.push(...added);
+    await write(place, disk, { truncateAfter, entries: added, epochs: epochs(this.#epoch) });
+  }
+
+  async #snapshot(place: DiskPlace, disk: Disk): Promise<void> {
+    const zxid = this.#committed < this.#base ? this.#base : this.#committed;
+    await fillSnapshot(place, disk.beginSnapshot(zxid), ['tree', `${zxid}`]);
+    this.#snapshots = [zxid, ...this.#snapshots.filter((other) => other !== zxid)];
+    expect(await readSnapshot(place, disk, zxid)).toEqual(['tree', `${zxid}`]);
+  }
+
+  async #purge(place: DiskPlace, disk: Disk): Promise<void> {
+    const retain = 1 + this.below(3);
+    const keepFrom = this.#entries[this.below(this.#entries.length)]?.zxid ?? this.#base;
+    await ask(place, (done) => disk.purge(retain, keepFrom, done));
+    this.#snapshots = this.#snapshots.slice(0, retain);
+    expect(disk.snapshots().map(({ zxid }) => zxid)).toEqual(this.#snapshots);
+    const oldest = this.#snapshots.at(-1);
+    if (oldest === undefined) return;
+    const limit = oldest < keepFrom ? oldest : keepFrom;
+    this.#base = this.#entries.findLast(({ zxid }) => zxid <= limit)?.zxid ?? this.#base;
+    this.#entries = this.#entries.filter(({ zxid }) => zxid > this.#base);
+  }
+
+  async #switch(place: DiskPlace, disk: Disk): Promise<void> {
+    const epoch = this.#epoch + 1;
+    const base = makeZxid(epoch, 1000);
+    await fillSnapshot(place, disk.stageSnapshot(base), ['tree', `${base}`]);
+    if (this.below(3) === 0) return disk.discardStaged();
+    this.#epoch = epoch;
+    this.#base = base;
+    this.#committed = base;
+    this.#snapshots = [base];
+    this.#entries = [];
+    this.#entries = this.#next(this.below(4));
+    await write(place, disk, { base, entries: this.#entries, epochs: epochs(this.#epoch) });
+  }
+
+  #next(count: number): LogEntry[] {
+    const tail = this.#tail;
+    const first = tail >> 32n === BigInt(this.#epoch) ? Number(tail & 0xffffffffn) + 1 : 1;
+    return entriesOf(this.#epoch, first, first + count - 1, tail, `try ${this.below(1000)}`);
+  }
+
+  #commit(zxid: Zxid): void {
+    if (zxid > this.#committed) this.#committed = zxid;
   }
 }

@@ -1,6 +1,6 @@
 // LevelDisk under the contract suite: a crash is a copy of the directory as it lies there, taken while the process still runs.
 
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ServerId } from '@quorate/protocol/zxid';
@@ -8,7 +8,23 @@ import type { Disk } from './disk.ts';
 import { type DiskPlace, diskSuite } from './disk-suite.ts';
 import { LevelDisk } from './level-disk.ts';
 import { openDisk } from './open-disk.ts';
-import { StorageError } from './storage-error.ts';
+import { hasCode, StorageError } from './storage-error.ts';
+
+/** Removals go on in other threads meanwhile: a file may be gone when its turn comes. */
+function copyAsItLies(from: string, to: string): void {
+  mkdirSync(to);
+  for (const entry of readdirSync(from, { withFileTypes: true })) {
+    if (entry.isDirectory()) {
+      copyAsItLies(join(from, entry.name), join(to, entry.name));
+      continue;
+    }
+    try {
+      copyFileSync(join(from, entry.name), join(to, entry.name));
+    } catch (error) {
+      if (!hasCode(error, ['ENOENT'])) throw error;
+    }
+  }
+}
 
 async function createPlace(serverId: ServerId): Promise<DiskPlace> {
   const root = mkdtempSync(join(tmpdir(), 'quorate-disk-'));
@@ -30,7 +46,7 @@ async function createPlace(serverId: ServerId): Promise<DiskPlace> {
     async crash() {
       lives++;
       const copy = join(root, `life-${lives}`);
-      cpSync(directory, copy, { recursive: true });
+      copyAsItLies(directory, copy);
       await stop();
       rmSync(directory, { recursive: true, force: true });
       directory = copy;

@@ -9,6 +9,7 @@ const FOOTER_BYTES = 48;
 const MAGIC = Buffer.from([0x57, 0xfb, 0x80, 0x8b, 0x24, 0x75, 0x47, 0xdb]);
 /** Behind each block: a type byte and the CRC. */
 const TRAILER_BYTES = 5;
+const UNCOMPRESSED = 0;
 const CASTAGNOLI = 0x82f63b78;
 const MASK_DELTA = 0xa282ead8;
 
@@ -33,6 +34,9 @@ function isTableSound(bytes: Buffer): boolean {
   const metaIndex = footer.handle();
   const index = footer.handle();
   if (!isBlockSound(bytes, metaIndex) || !isBlockSound(bytes, index)) return false;
+  // This store never compresses; what another tool compressed cannot be looked into here.
+  if (bytes[index.offset + index.size] !== UNCOMPRESSED || bytes[metaIndex.offset + metaIndex.size] !== UNCOMPRESSED)
+    return true;
   // The meta index names the filter, the index the data.
   return [...handlesIn(bytes, metaIndex), ...handlesIn(bytes, index)].every((handle) => isBlockSound(bytes, handle));
 }
