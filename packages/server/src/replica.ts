@@ -442,6 +442,9 @@ export class Replica {
     const { truncateAfter, entries, epochs, base, clusterId, store } = effect;
     const write: { -readonly [K in keyof DiskWrite]: DiskWrite[K] } = { entries };
     if (truncateAfter !== undefined) write.truncateAfter = truncateAfter;
+    if (truncateAfter !== undefined && base === undefined) {
+      this.#ports.log('info', 'the tail of the log that was never committed is cut', { after: hex64(truncateAfter) });
+    }
     if (epochs !== undefined) write.epochs = epochs;
     if (base !== undefined) write.base = base;
     if (clusterId !== undefined) write.clusterId = clusterId;
