@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as client from '@quorate/client';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { Ensemble } from '../support/ensemble.ts';
+import { type Ensemble, waitFor } from '../support/ensemble.ts';
 import { describeWith, zookeeperServer } from '../support/tools.ts';
 import { startZookeeper } from '../support/zookeeper.ts';
 import { defineClientSuite } from './client-suite.ts';
@@ -54,4 +54,45 @@ describeWith('the client on Apache ZooKeeper', tool, (zookeeper) => {
   });
 
   defineClientSuite(running);
+});
+
+describeWith('the client on an Apache ZooKeeper without a quorum', tool, (zookeeper) => {
+  test('reads are answered read-only, writes are notReadOnly, and a quorum brings a session that writes', async () => {
+    await using ensemble = await startZookeeper(zookeeper, {
+      servers: 3,
+      config: { localSessionsEnabled: true, localSessionsUpgradingEnabled: true },
+      jvm: ['-Xms64m', '-Xmx128m', '-Dreadonlymode.enabled=true'],
+    });
+    const writer = await client.connect(ensemble.connectString);
+    await writer.create('/r', 'x');
+    await writer.sync();
+    await writer.close();
+    const [alone, second, third] = ensemble.servers;
+    if (alone === undefined || second === undefined || third === undefined)
+      throw new Error('three servers were started');
+    // The one that is left has the znode: it was asked for it before.
+    const reader = await client.connect(alone.address, { signal: AbortSignal.timeout(10_000) });
+    await reader.sync();
+    await reader.close();
+    await Promise.all([ensemble.kill(second.id), ensemble.kill(third.id)]);
+
+    const states: string[] = [];
+    const watcher = (event: client.WatchedEvent): void => {
+      if (event.kind === 'session') states.push(`${event.state}${event.isReadOnly ? ', read-only' : ''}`);
+    };
+    const signal = AbortSignal.timeout(30_000);
+    await using zk = await client.connect(ensemble.connectString, { canBeReadOnly: true, watcher, signal });
+    expect([zk.state, zk.isReadOnly, zk.server]).toEqual(['connected', true, alone.address]);
+    const { sessionId } = zk;
+    expect((await zk.get('/r')).data?.toString()).toBe('x');
+    await expect(zk.set('/r', 'y')).rejects.toMatchObject({ code: 'notReadOnly', path: '/r' });
+
+    ensemble.spawnServer(second.id);
+    ensemble.spawnServer(third.id);
+    await waitFor('a session that writes', () => zk.state === 'connected' && !zk.isReadOnly, 30_000);
+    expect((await zk.set('/r', 'y')).version).toBe(1);
+    expect(zk.sessionId).not.toBe(sessionId);
+    expect(states[0]).toBe('connected, read-only');
+    expect(states.at(-1)).toBe('connected');
+  }, 120_000);
 });

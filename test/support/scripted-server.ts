@@ -145,6 +145,8 @@ export class ScriptedServer implements AsyncDisposable {
   readonly #sockets = new Set<Socket>();
   port = 0;
   acceptedCount = 0;
+  /** What it says to the four-letter word `isro`. */
+  isro = 'ro';
 
   private constructor() {
     this.#server = createServer((socket) => this.#onSocket(socket));
@@ -184,6 +186,10 @@ export class ScriptedServer implements AsyncDisposable {
     const frames = new FrameDecoder(64 * 1024 * 1024);
     let connection: ScriptedConnection | undefined;
     socket.on('data', (chunk) => {
+      if (connection === undefined && chunk.toString('latin1') === 'isro') {
+        socket.end(this.isro);
+        return;
+      }
       if (connection !== undefined) connection.chunkCount++;
       frames.push(chunk, (bytes, start, end) => {
         const reader = new JuteReader(bytes, start, end);

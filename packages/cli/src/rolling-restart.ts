@@ -2,7 +2,16 @@
 // It never kills: a server that does not stop when asked ends the restart. It asks by srvr, which every server answers.
 
 import { spawn } from 'node:child_process';
-import { existsSync, openSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  statSync,
+} from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -70,7 +79,7 @@ async function restartOne(
   const mode = statuses.get(member)?.mode ?? 'unknown';
   const pid = readPid(member);
   if (options.restartCommand === undefined) {
-    if (pid === undefined || !isRunning(pid)) {
+    if (pid === undefined || !isRunning(pid) || !servesConfig(pid, member.configFile)) {
       throw new RestartError(`server ${member.id} does not run as the process in ${member.pidFile}`);
     }
     const handsOver = mode === 'leader' && members.length > 1;
@@ -179,6 +188,7 @@ function startServer(member: Member): number {
     detached: true,
     stdio: ['ignore', log, log],
   });
+  closeSync(log);
   if (child.pid === undefined) throw new RestartError(`server ${member.id} could not be started`);
   child.unref();
   return child.pid;
@@ -231,6 +241,29 @@ function isRunning(pid: number): boolean {
     return stat.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3) !== 'Z';
   } catch {
     return true;
+  }
+}
+
+/**
+ * A process id is used again after its process: where the system tells, only one that was started with this configuration
+ * is asked to stop.
+ */
+function servesConfig(pid: number, configFile: string): boolean {
+  try {
+    const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+    const folder = readlinkSync(`/proc/${pid}/cwd`);
+    const wanted = realpathSync(configFile);
+    return words.some((word) => word !== '' && realpathOf(resolve(folder, word)) === wanted);
+  } catch {
+    return process.platform !== 'linux';
+  }
+}
+
+function realpathOf(path: string): string | undefined {
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined;
   }
 }
 

@@ -62,7 +62,7 @@ test('the chroot is put before every path that goes out and taken from every pat
   expect((await rooted).children).toEqual(['a']);
 
   const ephemerals = client.getEphemerals();
-  expect(await answer(connection, { kind: 'getEphemerals', paths: ['/app/e', '/app'] })).toMatchObject({
+  expect(await answer(connection, { kind: 'getEphemerals', paths: ['/app/e', '/app', '/apple/e'] })).toMatchObject({
     path: '/app',
   });
   expect(await ephemerals).toEqual(['/e', '/']);

@@ -374,7 +374,7 @@ export class Client {
     );
   }
 
-  /** The ephemeral znodes of this session whose path starts with `prefix`. */
+  /** The ephemeral znodes of this session whose path starts with the text `prefix`. */
   getEphemerals(prefix = '/', options: CallOptions = {}): Promise<readonly string[]> {
     return this.#call(
       () => ({ kind: 'getEphemerals', path: this.#serverPath(prefix) }),
@@ -382,7 +382,9 @@ export class Client {
       prefix,
       (response) => {
         assert(response.kind === 'getEphemerals', 'getEphemerals is answered by its response');
-        return response.paths.map((path) => this.#userPath(path));
+        // A prefix is text to the server: /app also finds /apple/x, which is not below this chroot.
+        const isBelow = (path: string): boolean => path === this.#chroot || path.startsWith(`${this.#chroot}/`);
+        return response.paths.filter(isBelow).map((path) => this.#userPath(path));
       },
     );
   }

@@ -497,6 +497,32 @@ test('a session of a read-only server is not taken to a server with a quorum: a 
   await closeInOrder(client, third);
 });
 
+test('a client of a read-only server looks for one that accepts writes, and moves there by itself', async () => {
+  const clock = new ManualClock();
+  await using server = await ScriptedServer.start();
+  const { client } = makeClient(server, { clock, canBeReadOnly: true });
+  const first = await server.serve({ readOnly: true, sessionId: 0x55n });
+  await client.whenConnected();
+  // Asked after 100 ms, then after 200: the first answer is a no.
+  clock.advance(100);
+  await vi.waitUntil(() => server.acceptedCount === 2);
+  const reading = client.get('/a');
+  await replyTo(first, 1n, DATA);
+  await reading;
+  server.isro = 'rw';
+  await vi.waitUntil(() => {
+    clock.advance(50);
+    return server.acceptedCount >= 3;
+  });
+  await first.closed;
+  const second = await server.accept();
+  expect(second.handshake.sessionId).toBe(0n);
+  second.grant({ sessionId: 0x66n });
+  await client.whenConnected();
+  expect([client.isReadOnly, client.sessionId]).toEqual([false, 0x66n]);
+  await closeInOrder(client, second);
+});
+
 test('close does not wait for ever on a server that does not answer', async () => {
   const clock = new ManualClock();
   await using server = await ScriptedServer.start();
