@@ -307,6 +307,23 @@ export function defineClientSuite(ensemble: () => Ensemble): void {
     expect((await client.get('/big')).data?.equals(data)).toBe(true);
   }, 20_000);
 
+  test('a list of children may be longer than any request', async () => {
+    await using it = await room();
+    const { client } = it;
+    const names = Array.from({ length: 7_000 }, (_, index) => `${String(index).padStart(5, '0')}-${'n'.repeat(160)}`);
+    for (let at = 0; at < names.length; at += 1_000) {
+      await client.multi(names.slice(at, at + 1_000).map((name) => ({ kind: 'create' as const, path: `/${name}` })));
+    }
+    const { children, stat } = await client.children('/');
+    expect(children.toSorted()).toEqual(names);
+    expect(stat.numChildren).toBe(names.length);
+    // A client that takes less ends that call, not its session.
+    const narrow = await it.another({ replyBytesMax: 100_000 });
+    await narrow.sync();
+    await expect(narrow.children('/')).rejects.toMatchObject({ code: 'marshallingError' });
+    expect(await narrow.getAllChildrenNumber('/')).toBe(names.length);
+  }, 30_000);
+
   test('the session survives its server: same id, ephemerals, and more watches than fit into one frame', async () => {
     const states: string[] = [];
     await using it = await room({ watcher: (event) => event.kind === 'session' && states.push(event.state) });

@@ -1,10 +1,14 @@
 // `quorate` against Apache ZooKeeper: the commands are for every server of the protocol, not only for ours.
 
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
 import { runCommandLine } from 'quorate';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Ensemble, waitFor } from '../support/ensemble.ts';
 import { describeWith, zookeeperServer } from '../support/tools.ts';
 import { startZookeeper } from '../support/zookeeper.ts';
+
+const COMMAND = join(import.meta.dirname, '../../packages/cli/bin/quorate.mjs');
 
 const tool = await zookeeperServer();
 
@@ -34,6 +38,26 @@ describeWith('the command line on Apache ZooKeeper', tool, (zookeeper) => {
     };
     const done = runCommandLine([name, '-s', ensemble.connectString, ...rest], output);
     return { result, done };
+  }
+
+  /** The command as a process, because Ctrl-C is for processes. */
+  function spawnCommand(...args: string[]) {
+    if (ensemble === undefined) throw new Error('the ensemble has started');
+    const child = spawn(process.execPath, [COMMAND, ...args, '-s', ensemble.connectString], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    let out = '';
+    child.stdout.on('data', (chunk) => {
+      out += String(chunk);
+    });
+    const ended = new Promise<number | null>((resolve) => child.on('exit', resolve));
+    return {
+      out: () => out,
+      interrupt() {
+        child.kill('SIGINT');
+        return ended;
+      },
+    };
   }
 
   async function run(...args: string[]) {
@@ -96,6 +120,17 @@ describeWith('the command line on Apache ZooKeeper', tool, (zookeeper) => {
       .map((line) => JSON.parse(line));
     expect(events).toHaveLength(3);
     for (const event of events) expect(event).toMatchObject({ path: '/w', zxid: expect.stringMatching(/^0x/) });
+  }, 20_000);
+
+  test('ls --watch tells what comes and goes, create --ephemeral holds its znode, and Ctrl-C ends both in order', async () => {
+    const listing = spawnCommand('ls', '/', '--watch');
+    await waitFor('the list', () => listing.out().includes('zookeeper\n'));
+    const holding = spawnCommand('create', '/held', '--ephemeral');
+    await waitFor('the znode', () => listing.out().endsWith('+ held\n'));
+    expect(holding.out()).toBe('/held\n');
+    expect(await holding.interrupt()).toBe(0);
+    await waitFor('its end', () => listing.out().endsWith('+ held\n- held\n'));
+    expect(await listing.interrupt()).toBe(0);
   }, 20_000);
 
   test('status shows each server, the leader and the members', async () => {
