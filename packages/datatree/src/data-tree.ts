@@ -546,13 +546,14 @@ export class DataTree {
       if (slot === NO_SLOT) {
         const parent = this.#walk(path, path.lastIndexOf('/'));
         if (parent !== NO_SLOT) this.#raisePzxid(parent, zxid);
-      } else if (this.#isEphemeralOf(slot, sessionId)) {
+      } else if (this.#isEphemeralOf(slot, sessionId) && this.childCount(slot) === 0) {
         this.#remove(zxid, slot, path, events);
       }
     }
     // The list is complete when the leader decides; should one be left all the same, it may not outlive its session.
-    const left = this.#ephemerals.get(sessionId);
-    if (left !== undefined) for (const slot of [...left]) this.#remove(zxid, slot, this.pathOf(slot), events);
+    // Youngest first: a child is younger than its parent. One with others' children stays; nobody can decide that either.
+    const left = [...(this.#ephemerals.get(sessionId) ?? [])].reverse();
+    for (const slot of left) if (this.childCount(slot) === 0) this.#remove(zxid, slot, this.pathOf(slot), events);
     this.sessions.close(sessionId);
     return resultOf('closeSession', ErrorCode.ok, '', NO_SLOT);
   }

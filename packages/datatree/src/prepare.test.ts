@@ -19,6 +19,7 @@ import {
   Leader,
   OPEN,
   Random,
+  randomRequest,
   remove,
   setAcl,
   setData,
@@ -399,40 +400,6 @@ test('the mutant multiNotAtomic leaves the earlier operations applied', () => {
   expect(leader.slot('/kept')).not.toBe(NO_SLOT);
   expect(leader.slot('/never')).toBe(NO_SLOT);
 });
-
-// One random request after another, from three sessions, on few paths so that they meet.
-function randomRequest(random: Random): AnyRequest {
-  const folders = ['', '/a', '/b', '/a/c'];
-  const names = ['/a', '/b', '/c', '/d'];
-  const path = random.pick(folders) + random.pick(names);
-  const version = random.pick([-1, -1, 0, 1, 2]);
-  switch (random.below(12)) {
-    case 0:
-    case 1:
-    case 2:
-      return create(path, { flags: random.pick([0, 0, 1, 2, 3, 4]), data: random.pick(['', 'x', null]) });
-    case 3:
-    case 4:
-      return remove(path, version);
-    case 5:
-    case 6:
-      return setData(path, 'y'.repeat(random.below(100)), version);
-    case 7:
-      return setAcl(path, random.pick([OPEN, aclFor(ALICE), aclFor(BOB, Perms.READ)]), version);
-    case 8:
-    case 9:
-    case 10: {
-      const operations = Array.from({ length: random.below(4) }, () => {
-        const operation = randomRequest(random);
-        const isAllowed = operation.kind === 'create' || operation.kind === 'delete' || operation.kind === 'setData';
-        return isAllowed ? operation : check(path, version);
-      });
-      return { kind: 'multi', operations };
-    }
-    default:
-      return random.below(4) === 0 ? { kind: 'closeSession' } : create(path);
-  }
-}
 
 test('preparing ahead decides exactly as preparing when everything before is applied', () => {
   let multis = 0;
