@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { type Acl, ErrorCode, type Id, Perms } from '@quorate/protocol';
 import { expect, test } from 'vitest';
 import { AclTable, checkPermission, digestOf, fixupAcl, isValidId, maskAcl, OPEN_ACL } from './acl.ts';
-import { ALICE, aclFor, BOB, OPEN } from './leader.fixture.ts';
+import { ALICE, aclFor, BOB, OPEN } from './leader.test-data.ts';
 
 const anyone: Id = { scheme: 'world', id: 'anyone' };
 const ip = (id: string): Id => ({ scheme: 'ip', id });

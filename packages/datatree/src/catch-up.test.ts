@@ -1,7 +1,7 @@
 import { EventType, WatcherType, zxidFrom } from '@quorate/protocol';
 import { expect, test } from 'vitest';
 import { catchUp, type WatchLists, WatchTable } from './index.ts';
-import { create, Leader, remove, setData } from './leader.fixture.ts';
+import { create, Leader, remove, setData } from './leader.test-data.ts';
 
 const { nodeCreated, nodeDeleted, nodeDataChanged, nodeChildrenChanged } = EventType;
 const NONE: WatchLists = {

@@ -1,7 +1,7 @@
 import { crc32 } from 'node:zlib';
 import { expect, test } from 'vitest';
 import { crcOfBytes, crcOfText, crcOfWord } from './crc32.ts';
-import { Random } from './leader.fixture.ts';
+import { Random } from './leader.test-data.ts';
 
 test('bytes of any length have the CRC that zlib gives them', () => {
   const random = new Random(1);

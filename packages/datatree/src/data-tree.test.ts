@@ -10,7 +10,7 @@ import {
 } from '@quorate/protocol';
 import { expect, test } from 'vitest';
 import { DataTree, NO_SLOT, type TreeEvent, type Txn, type TxnBody } from './index.ts';
-import { ALICE, aclFor, BOB, bytesOf, create, Leader, OPEN, remove, setAcl, setData } from './leader.fixture.ts';
+import { ALICE, aclFor, BOB, bytesOf, create, Leader, OPEN, remove, setAcl, setData } from './leader.test-data.ts';
 
 const { nodeCreated, nodeDeleted, nodeDataChanged, nodeChildrenChanged } = EventType;
 

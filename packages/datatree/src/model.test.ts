@@ -1,11 +1,11 @@
 // The tree against a model that is as plain as can be: one map by path, everything derived is computed when asked for.
 
 import { crc32 } from 'node:zlib';
-import { type Acl, type SessionId, sessionIdFrom, type Zxid } from '@quorate/protocol';
+import { type Acl, type SessionId, sessionIdFrom, type Zxid, zxidFrom } from '@quorate/protocol';
 import { expect, test } from 'vitest';
 import { mix32 } from './crc32.ts';
 import { beginSnapshot, DataTree, OPEN_ACL, READ_ACL, SnapshotLoader, type Txn, type TxnBody } from './index.ts';
-import { ALICE, aclFor, BOB, bytesOf, Leader, OPEN, Random, randomRequest } from './leader.fixture.ts';
+import { ALICE, aclFor, BOB, bytesOf, Leader, OPEN, Random, randomRequest } from './leader.test-data.ts';
 
 type ModelZnode = {
   data: Uint8Array | null;
@@ -272,7 +272,7 @@ test("what no leader decides gives the model's tree too", () => {
     const tree = new DataTree();
     const model = new Model();
     for (let index = 1; index <= 300; index += 1) {
-      const zxid = sessionIdFrom(BigInt(index)) as bigint as Zxid;
+      const zxid = zxidFrom(BigInt(index));
       const txn = wildTxn(random, random.pick(IDS), 1_700_000_000_000 + index);
       tree.apply(zxid, txn, []);
       model.apply(zxid, txn, txn.body);

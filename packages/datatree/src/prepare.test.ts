@@ -23,7 +23,7 @@ import {
   remove,
   setAcl,
   setData,
-} from './leader.fixture.ts';
+} from './leader.test-data.ts';
 
 const STRANGER = sessionIdFrom(0xbadn);
 

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { Random } from './leader.fixture.ts';
+import { Random } from './leader.test-data.ts';
 import { Slabs } from './slabs.ts';
 
 function filled(length: number, value: number): Uint8Array {

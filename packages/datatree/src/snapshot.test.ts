@@ -1,7 +1,7 @@
 import { CreateFlag, sessionIdFrom } from '@quorate/protocol';
 import { expect, test } from 'vitest';
 import { beginSnapshot, DataTree, SnapshotError, SnapshotLoader, type SnapshotWalk } from './index.ts';
-import { ALICE, aclFor, create, Leader, OPEN, Random, remove, setAcl, setData } from './leader.fixture.ts';
+import { ALICE, aclFor, create, Leader, OPEN, Random, remove, setAcl, setData } from './leader.test-data.ts';
 
 function drain(walk: SnapshotWalk, bytesMax = 500): Uint8Array[] {
   const chunks: Uint8Array[] = [];

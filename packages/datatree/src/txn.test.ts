@@ -2,7 +2,7 @@ import { ErrorCode, sessionIdFrom } from '@quorate/protocol';
 import { Packr } from 'msgpackr';
 import { expect, test } from 'vitest';
 import { decodeTxn, encodeTxn, TXN_FORMAT, type Txn, type TxnBody } from './index.ts';
-import { ALICE, aclFor, BOB, bytesOf, OPEN } from './leader.fixture.ts';
+import { ALICE, aclFor, BOB, bytesOf, OPEN } from './leader.test-data.ts';
 
 const origin = { server: 3, incarnation: 0xffffffff, sequence: 2 ** 48 };
 

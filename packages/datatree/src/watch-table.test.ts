@@ -1,6 +1,6 @@
 import { EventType, WatcherType } from '@quorate/protocol';
 import { expect, test } from 'vitest';
-import { Random } from './leader.fixture.ts';
+import { Random } from './leader.test-data.ts';
 import { type WatchKind, WatchTable } from './watch-table.ts';
 
 const { nodeCreated, nodeDeleted, nodeDataChanged, nodeChildrenChanged } = EventType;
