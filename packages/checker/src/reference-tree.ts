@@ -160,8 +160,8 @@ export class ReferenceTree {
   request(zxid: bigint, timeMs: number, session: bigint, kind: string, args: OpArgs): Prediction {
     this.#zxid = zxid;
     this.#timeMs = timeMs;
-    if (!this.isOpen(session)) return { code: ErrorCode.sessionExpired, result: null, triggers: [] };
     if (kind === 'multi') return this.#multi(session, args.operations ?? []);
+    if (!this.isOpen(session)) return { code: ErrorCode.sessionExpired, result: null, triggers: [] };
     const step = this.#one(session, { kind, ...args });
     if (step.code !== 0) {
       this.#draft.clear();
@@ -185,18 +185,18 @@ export class ReferenceTree {
     const results: MultiPartResult[] = [];
     const triggers: Trigger[] = [];
     for (const [index, part] of parts.entries()) {
-      const step = this.#one(session, part);
+      const step = this.isOpen(session) ? this.#one(session, part) : failed(ErrorCode.sessionExpired);
       if (step.code === 0) {
         results.push({ kind: part.kind, ...resultOf(part.kind, step) });
         triggers.push(...step.triggers);
         continue;
       }
       this.#draft.clear();
-      const failed = parts.map((_part, at): MultiPartResult => {
+      const refused = parts.map((_part, at): MultiPartResult => {
         if (at < index) return { kind: 'error', code: 0 };
         return { kind: 'error', code: at === index ? step.code : ErrorCode.runtimeInconsistency };
       });
-      return { code: 0, result: { results: failed }, triggers: [] };
+      return { code: 0, result: { results: refused }, triggers: [] };
     }
     this.#keepDraft();
     return { code: 0, result: { results }, triggers };

@@ -56,7 +56,8 @@ function checkClosed(history: History, replayed: Replay): Violation[] {
   for (const op of operationsOf(history)) {
     const closed = closedAt.get(op.session);
     if (closed === undefined || op.zxid === null || op.zxid <= closed || op.kind === 'closeSession') continue;
-    if (op.outcome === 'ok' && op.kind !== 'ping') {
+    const isFailedMulti = op.result?.results?.some((result) => result.kind === 'error') ?? false;
+    if (op.outcome === 'ok' && op.kind !== 'ping' && !isFailedMulti) {
       violations.push({
         rule: 'S2',
         detail: `${op.kind} of session ${hex(op.session)} succeeded at ${hex(op.zxid)}, closed at ${hex(closed)}`,

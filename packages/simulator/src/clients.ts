@@ -52,7 +52,6 @@ function noWatches(): ClientWatches {
   return { data: new Set(), exist: new Set(), child: new Set(), persistent: new Set(), recursive: new Set() };
 }
 
-const PIPE = process.env['PIPE'] === '1';
 const NO_SESSION = { id: 0n, password: new Uint8Array(16) };
 
 class SimClient {
@@ -383,7 +382,7 @@ export class Clients implements Workload {
     this.recorder = new Recorder(() => simulation.timeline.now);
     const random = new Random(simulation.scenario.seed, 'clients');
     this.latencyUs = random.pick([20, 200, 2000]);
-    this.pipelinesBehindSync = random.chance(0.3) && PIPE;
+    this.pipelinesBehindSync = random.chance(0.3);
     for (let i = 1; i <= simulation.scenario.clientCount; i++) this.#clients.push(new SimClient(simulation, this, i));
     for (const client of this.#clients) client.start();
   }

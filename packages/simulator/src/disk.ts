@@ -164,6 +164,8 @@ export class SimDisk implements Disk {
   readonly logical: LogImage;
   /** Multiplies latencies while a slow-disk fault lasts. */
   slowness = 1;
+  /** No more stalls, and latencies of a healthy disk. */
+  isCalm = false;
   readonly #platter: Platter;
   readonly #timer: DiskTimer;
   readonly #answer: DiskAnswer;
@@ -232,6 +234,7 @@ export class SimDisk implements Disk {
 
   #latency(): number {
     const profile = this.#profile;
+    if (this.isCalm) return this.#random.wait(Math.min(profile.latencyUs, 1000));
     let latency = this.#random.wait(profile.latencyUs);
     if (this.#random.chance(profile.stallChance)) latency += this.#random.below(profile.stallUsMax);
     // Even a stalled disk answers at some time, or its server would never be part of a calm ensemble.

@@ -82,8 +82,10 @@ export type MachineEnv = {
   randomBytes(count: number): Uint8Array;
   log(level: LogLevel, message: string, fields?: Readonly<Record<string, unknown>>): void;
   fatal(error: Error): void;
-  /** Loaded: the state is that of this zxid. */
+  /** Begins with the state of this zxid; what is applied from here on comes behind it. */
   onStarted(zxid: Zxid): void;
+  /** Loaded: peers may connect from now on. */
+  onListening(): void;
   /** txn null: the bytes are those of the log. */
   onApplied(zxid: Zxid, txn: Uint8Array | null, digest: bigint): void;
   /** The live state was replaced by the staged snapshot at this zxid. */

@@ -36,16 +36,22 @@ export type NetworkHooks = {
 
 /** A slow link delays by no more than this, so that what is under way arrives soon after the fault ended. */
 const SLOW_US_MAX = 2_000_000;
+const CALM_US_MEAN = 2000;
 
 type Channel = 'vote' | 'stream';
 
-type Held = { readonly message: PeerMessage; readonly onSent: ((ok: boolean) => void) | null };
+/** On its way: it may be received from `arrival` on, after everything before it. */
+type Sent = {
+  readonly message: PeerMessage;
+  readonly onSent: ((ok: boolean) => void) | null;
+  readonly arrival: number;
+};
 
 /** One direction of a pair. */
 class Direction {
   isBlocked = false;
   slowness = 1;
-  held: { vote: Held[]; stream: Held[] } = { vote: [], stream: [] };
+  queue: { vote: Sent[]; stream: Sent[] } = { vote: [], stream: [] };
   lastArrival: { vote: number; stream: number } = { vote: 0, stream: 0 };
   waiting: Set<(ok: boolean) => void> = new Set();
 }
@@ -104,6 +110,7 @@ export class SimNetwork {
   readonly #endpoints = new Map<ServerId, Endpoint>();
   readonly #pairs: Pair[] = [];
   readonly #pairOf = new Map<number, Pair>();
+  #isCalm = false;
 
   constructor(timeline: Timeline, random: Random, profile: NetworkProfile, hooks: NetworkHooks) {
     this.#timeline = timeline;
@@ -154,40 +161,37 @@ export class SimNetwork {
     const copy = copyMessage(message);
     const direction = pair.from(from);
     if (onSent !== null) direction.waiting.add(onSent);
-    this.#dispatch(pair, from, { message: copy, onSent });
-  }
-
-  #dispatch(pair: Pair, from: ServerId, item: Held): void {
-    const direction = pair.from(from);
-    const channel = channelOf(item.message);
-    if (direction.isBlocked || direction.held[channel].length > 0) {
-      direction.held[channel].push(item);
-      return;
-    }
-    const calm = this.#profile.latencyUsMin + this.#random.wait(this.#profile.latencyUsMean) - 1;
-    const latency = Math.min(calm * direction.slowness, Math.max(calm, SLOW_US_MAX));
-    const arrival = Math.max(direction.lastArrival[channel] + 1, this.#timeline.now + latency);
+    const channel = channelOf(copy);
+    const arrival = Math.max(direction.lastArrival[channel] + 1, this.#timeline.now + this.#latency(direction));
     direction.lastArrival[channel] = arrival;
+    direction.queue[channel].push({ message: copy, onSent, arrival });
     const generation = pair.generation;
-    this.#timeline.at(arrival, () => this.#arrive(pair, from, generation, item));
+    this.#timeline.at(arrival, () => this.#pump(pair, from, generation, channel));
   }
 
-  #arrive(pair: Pair, from: ServerId, generation: number, item: Held): void {
-    if (!pair.isUp || pair.generation !== generation) return;
+  #latency(direction: Direction): number {
+    const { latencyUsMin, latencyUsMean } = this.#profile;
+    const mean = this.#isCalm ? Math.min(latencyUsMean, CALM_US_MEAN) : latencyUsMean;
+    const usual = latencyUsMin + this.#random.wait(mean) - 1;
+    return Math.min(usual * direction.slowness, Math.max(usual, SLOW_US_MAX));
+  }
+
+  /** Hands over what has arrived, strictly in the order in which it was sent. */
+  #pump(pair: Pair, from: ServerId, generation: number, channel: Channel): void {
     const direction = pair.from(from);
-    const channel = channelOf(item.message);
-    if (direction.isBlocked) {
-      direction.held[channel].push(item);
-      return;
-    }
     const to = pair.other(from);
     const receiver = this.#endpoint(to);
-    if (receiver.life() === 0 || pair.told.get(to) !== generation) return;
-    this.#hooks.describe(() => `${from} -> ${to} ${describeMessage(item.message)}`);
-    this.#timeline.noteText(item.message.kind);
-    this.#timeline.note(from * 16 + to);
-    receiver.message(from, item.message);
-    if (item.onSent !== null && direction.waiting.delete(item.onSent)) item.onSent(true);
+    while (pair.isUp && pair.generation === generation && !direction.isBlocked) {
+      const first = direction.queue[channel][0];
+      if (first === undefined || first.arrival > this.#timeline.now) return;
+      if (receiver.life() === 0 || pair.told.get(to) !== generation) return;
+      direction.queue[channel].shift();
+      this.#hooks.describe(() => `${from} -> ${to} ${describeMessage(first.message)}`);
+      this.#timeline.noteText(first.message.kind);
+      this.#timeline.note(from * 16 + to);
+      receiver.message(from, first.message);
+      if (first.onSent !== null && direction.waiting.delete(first.onSent)) first.onSent(true);
+    }
   }
 
   /** A server process started: it dials everybody. */
@@ -222,7 +226,7 @@ export class SimNetwork {
     pair.isUp = false;
     pair.generation++;
     for (const direction of pair.directions.values()) {
-      direction.held = { vote: [], stream: [] };
+      direction.queue = { vote: [], stream: [] };
       const waiting = [...direction.waiting];
       direction.waiting.clear();
       for (const onSent of waiting) this.#timeline.after(1, () => onSent(false));
@@ -311,10 +315,11 @@ export class SimNetwork {
       this.breakLink(from, to, 'reset after silence');
       return;
     }
-    const { vote, stream } = direction.held;
-    direction.held = { vote: [], stream: [] };
-    for (const item of vote) this.#dispatch(pair, from, item);
-    for (const item of stream) this.#dispatch(pair, from, item);
+    const generation = pair.generation;
+    this.#timeline.after(this.#latency(direction), () => {
+      this.#pump(pair, from, generation, 'vote');
+      this.#pump(pair, from, generation, 'stream');
+    });
   }
 
   isBlocked(from: ServerId, to: ServerId): boolean {
@@ -326,6 +331,7 @@ export class SimNetwork {
   }
 
   healAll(): void {
+    this.#isCalm = true;
     for (const pair of this.#pairs) {
       this.unblock(pair.a, pair.b);
       this.unblock(pair.b, pair.a);

@@ -85,6 +85,7 @@ export class ReplicaMachine implements Machine {
     env.onStarted(env.restored.snapshot);
     this.#replica.start(() => {
       this.#isStarted = true;
+      env.onListening();
     });
   }
 

@@ -57,6 +57,8 @@ export class Host {
   pausedUntil = 0;
   deferred: (() => void)[] = [];
   isWaking = false;
+  /** Its state is loaded and its peer port is open. */
+  isListening = false;
   isKeptDown = false;
   readonly clockRate: number;
 
@@ -122,7 +124,7 @@ export class Simulation {
       const host = new Host(id, id <= voterCount, 1 + drift);
       this.hosts.push(host);
       this.network.add(id, {
-        life: () => host.life,
+        life: () => (host.isListening ? host.life : 0),
         incarnation: () => host.incarnation,
         connected: (peer, incarnation) => this.#input(host, (machine) => machine.onPeerConnected(peer, incarnation)),
         disconnected: (peer) => this.#input(host, (machine) => machine.onPeerDisconnected(peer)),
@@ -207,6 +209,7 @@ export class Simulation {
       scenario.disk,
       this.#diskHooks(host),
     );
+    disk.isCalm = this.#isCalm;
     host.disk = disk;
     const luck = new Random(scenario.seed, 'server', host.id * 1000 + life);
     this.deliver(host, life, () => {
@@ -247,6 +250,10 @@ export class Simulation {
         },
         fatal: (error) => this.fail({ invariant: 'NoCrash', detail: `server ${host.id}: ${describeError(error)}` }),
         onStarted: (zxid) => this.invariants.onStarted(host.id, zxid),
+        onListening: () => {
+          host.isListening = true;
+          this.network.started(host.id);
+        },
         onApplied: (zxid, txn, digest) => {
           this.say(() => `server ${host.id} applies ${zxid >> 32n}:${zxid & 0xffffffffn}`);
           const isNew = this.invariants.onApplied(host.id, zxid, txn, digest);
@@ -257,7 +264,6 @@ export class Simulation {
         witness: (name) => this.witness(name),
       });
     });
-    this.network.started(host.id);
     this.#tick(host, life);
   }
 
@@ -303,6 +309,7 @@ export class Simulation {
     this.#crashCount++;
     this.say(() => `server ${host.id} crashes: ${why}`);
     host.life = 0;
+    host.isListening = false;
     host.machine = null;
     host.disk?.crash(this.#faults.chance(this.scenario.faults.keepBatchChance));
     host.disk = null;
@@ -532,7 +539,7 @@ export class Simulation {
     this.say(() => `calm: ${name} = ${core.map((host) => host.id).join(' ')}`);
     for (const host of this.hosts) {
       host.isKeptDown = false;
-      if (host.disk !== null) host.disk.slowness = 1;
+      if (host.disk !== null) host.disk.isCalm = true;
     }
     this.network.healAll();
     for (const host of this.hosts) {

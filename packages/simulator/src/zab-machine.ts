@@ -103,6 +103,7 @@ export class ZabMachine implements Machine {
       },
       state,
     );
+    this.#env.onListening();
     this.#wake();
   }
 
