@@ -138,7 +138,13 @@ export class Following {
   #onLeaderInfo(message: MessageOf<'leaderInfo'>): void {
     const core = this.#core;
     if (message.session !== this.#session || this.#stage !== 'asking') return;
-    if (core.clusterId !== '' && message.clusterId !== core.clusterId) {
+    // A leader that died while it formed the ensemble may have left its identity on one disk only. A store without any record has
+    // nothing to lose by taking the one that the others have formed since (simulator, tiny seeds 337 and 1256).
+    if (
+      core.clusterId !== '' &&
+      message.clusterId !== core.clusterId &&
+      !(core.store === 'formed' && core.history.last === NO_ZXID)
+    ) {
       this.#leave('belongs to another ensemble');
       return;
     }
@@ -289,7 +295,7 @@ export class Following {
       entries,
       epochs,
       ...(isSnapshot ? { base: keep } : {}),
-      ...(core.clusterId === '' ? { clusterId: this.#clusterId } : {}),
+      ...(core.clusterId !== this.#clusterId ? { clusterId: this.#clusterId } : {}),
       ...(store === null ? {} : { store }),
     };
     if (config.mutations.epochBeforeHistory) {
