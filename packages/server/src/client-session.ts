@@ -96,6 +96,16 @@ export class ClientSession {
     return this.line.length - this.head;
   }
 
+  /** An unanswered sync stands before `waiting` in the line. */
+  hasSyncBefore(waiting: Waiting): boolean {
+    for (let i = this.head; i < this.line.length; i += 1) {
+      const one = this.line[i];
+      if (one === waiting) return false;
+      if (one?.kind === 'sync') return true;
+    }
+    return false;
+  }
+
   first(): Waiting | undefined {
     return this.line[this.head];
   }

@@ -42,6 +42,11 @@ const PASSWORD_BYTES = 16;
 const NO_SESSION = sessionIdFrom(0n);
 const EMPTY = new Uint8Array(0);
 
+/** Memory of its own. `slice` would do for a Uint8Array, but on a socket's Buffer it is a view that holds the whole chunk. */
+function copyOf(bytes: Uint8Array, start: number, end: number): Uint8Array {
+  return new Uint8Array(bytes.subarray(start, end));
+}
+
 /** What the pipeline asks of the replica. */
 export type PipelineHost = {
   /** Hands a write, sync, createSession or revalidate to whoever leads; called only while serving. */
@@ -189,7 +194,7 @@ export class Pipeline {
     this.counters.packetsReceived += 1;
     connection.packetsReceived += 1;
     if (connection.phase === 'attaching') {
-      connection.held.push(bytes.slice(start, end));
+      connection.held.push(copyOf(bytes, start, end));
       return;
     }
     this.#reader.reset(bytes, start, end);
@@ -284,7 +289,7 @@ export class Pipeline {
       this.counters.latencyCount += 1;
       return;
     }
-    const body = bytes.slice(start, end);
+    const body = copyOf(bytes, start, end);
     this.#copyReader.reset(body, 0, body.length);
     let request: Request;
     try {
@@ -304,7 +309,7 @@ export class Pipeline {
     start: number,
     end: number,
   ): void {
-    const body = bytes.slice(start, end);
+    const body = copyOf(bytes, start, end);
     this.#copyReader.reset(body, 0, body.length);
     let request: Request;
     try {
@@ -357,6 +362,16 @@ export class Pipeline {
     this.#waitingCount += 1;
   }
 
+  /** A sync is answered: the writes behind it, up to the next one, may go. */
+  #submitBehindSync(connection: ClientSession): void {
+    for (let i = connection.head; i < connection.line.length; i += 1) {
+      const waiting = connection.line[i];
+      if (waiting === undefined) continue;
+      if (waiting.kind === 'sync') return;
+      if (waiting.kind === 'write') this.#trySubmit(waiting);
+    }
+  }
+
   #takeSequence(): number {
     const sequence = this.#nextSequence;
     this.#nextSequence += 1;
@@ -365,6 +380,8 @@ export class Pipeline {
 
   #trySubmit(waiting: Waiting): void {
     if (!this.#isServing || waiting.sentInEpoch === this.#epoch) return;
+    // A write that overtook a sync of its own connection would be seen by the reads between them.
+    if (waiting.kind === 'write' && waiting.connection.hasSyncBefore(waiting)) return;
     waiting.sentInEpoch = this.#epoch;
     this.#host.submit(waiting);
   }
@@ -615,7 +632,7 @@ export class Pipeline {
       this.#encodeWriteReply(connection.writer, waiting, zxid, txn, result);
       this.#sent(connection);
       this.#finish(waiting);
-      this.#advance(connection);
+      this.#advance(connection, true);
     } else {
       // Something before it still waits (a sync): the reply is made now, from the state at this zxid, and sent in its turn.
       const writer = new JuteWriter(256);
@@ -755,13 +772,15 @@ export class Pipeline {
   }
 
   /** Answers what has become answerable at the head of a connection's line. */
-  #advance(connection: ClientSession): void {
+  #advance(connection: ClientSession, isOwnApplied = false): void {
     for (;;) {
       if (connection.phase === 'closed') return;
       const waiting = connection.first();
       if (waiting === undefined) break;
       if (waiting.kind === 'read') {
-        if (!this.#isServing || !this.#host.isCurrent()) break;
+        // Right behind an own write the state is exactly the one this read must see; later it could be that of its session's next write,
+        // which a new leader's history may bring before this server serves again.
+        if (!isOwnApplied && (!this.#isServing || !this.#host.isCurrent())) break;
         const request = waiting.request;
         assert(request !== null, 'a read keeps its request until it is answered');
         this.#finish(waiting);
@@ -779,6 +798,7 @@ export class Pipeline {
           kind: 'sync',
           path: waiting.request.path,
         });
+        this.#submitBehindSync(connection);
       }
     }
     if (connection.phase === 'closing' && connection.waitingCount === 0) {
