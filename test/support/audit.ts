@@ -148,6 +148,14 @@ export function writesWithin(history: History, from: number, until: number): num
   return operationsOf(history).filter((op) => isAcknowledged(op) && op.call >= from && op.ret <= until).length;
 }
 
+/** Requests to these servers that were called before `until` and whose connection ended without an answer. */
+export function unknownOn(history: History, servers: readonly number[], until: number): readonly OpRecord[] {
+  const ended = new Set(history.filter((record) => record.type === 'disconnect').map(({ connection }) => connection));
+  return operationsOf(history).filter(
+    (op) => op.outcome === 'unknown' && servers.includes(op.server) && op.call <= until && ended.has(op.connection),
+  );
+}
+
 export function eventsOf(history: History): EventRecord[] {
   return history.filter((record) => record.type === 'event');
 }

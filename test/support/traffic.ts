@@ -75,7 +75,7 @@ export type ClientFailure = {
   readonly message: string;
 };
 
-export class Traffic {
+export class Traffic implements AsyncDisposable {
   readonly recorder: Recorder;
   readonly tap: WireTap;
   /** Answers and endings that no correct run contains. */
@@ -199,6 +199,10 @@ export class Traffic {
     this.#stopping = true;
     await this.tap.close();
     await this.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.abandon();
   }
 
   async #add(name: string, targets: readonly TapTarget[], first: number): Promise<void> {

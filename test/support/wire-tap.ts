@@ -61,6 +61,11 @@ export class WireTap {
     for (const wire of this.#wires) if (wire.client === client) wire.destroy(true);
   }
 
+  /** Connections to these servers that were served and that the server's side ended since then. */
+  lostConnections(servers: readonly number[], since: number): readonly TapDisconnect[] {
+    return this.disconnects.filter(({ server, at, wasServed }) => wasServed && at >= since && servers.includes(server));
+  }
+
   async close(): Promise<void> {
     for (const wire of this.#wires) wire.destroy(true);
     await Promise.all(this.#servers.map((server) => new Promise<void>((done) => server.close(() => done()))));

@@ -575,5 +575,7 @@ function checked(frame: Uint8Array): Uint8Array {
 }
 
 function readU32(bytes: Uint8Array, at: number): number {
-  return new DataView(bytes.buffer, bytes.byteOffset + at, 4).getUint32(0);
+  // Plain arithmetic: a DataView per frame cost as much as the checksum of a small one.
+  const high = ((bytes[at] ?? 0) << 24) | ((bytes[at + 1] ?? 0) << 16);
+  return (high | ((bytes[at + 2] ?? 0) << 8) | (bytes[at + 3] ?? 0)) >>> 0;
 }

@@ -1,8 +1,8 @@
 // The seams of a replica: Clock and Network here, Disk in storage, and the connection to one client.
 // Production gives sockets, LevelDB and timers; the simulator gives virtual ones. Nothing else reaches the outside.
 
-import type { Disk } from '@quorate/storage/disk';
 import type { ServerId } from '@quorate/protocol/zxid';
+import type { Disk } from '@quorate/storage/disk';
 import type { PeerMessage } from './peer-messages.ts';
 
 export type Clock = {

@@ -665,6 +665,8 @@ export class Replica {
       zxid: hex64(this.#state.tree.lastZxid),
       reason: effect.reason,
     });
+    // A snapshot that is on its way when its leader becomes established goes on (simulator, replica-tiny seed 49).
+    if (effect.role !== 'leading') this.#sender.abortAll();
     if (!effect.serving) {
       this.#pipeline.suspend();
       if (wasLeading || effect.role !== 'leading') this.#forgetLeading();
@@ -704,7 +706,6 @@ export class Replica {
     this.#proposedHead = 0;
     this.#syncs = [];
     this.#barriers.clear();
-    this.#sender.abortAll();
     this.#tracker.clear();
   }
 

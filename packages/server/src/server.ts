@@ -4,6 +4,7 @@
 import { createHash, randomBytes, randomInt } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { NO_ZXID } from '@quorate/protocol/zxid';
 import { type Disk, openDisk, type RestoredStore, StorageError } from '@quorate/storage';
 import { ClientListener } from './client-listener.ts';
 import { type Config, replicaConfig } from './config.ts';
@@ -37,7 +38,8 @@ const STORE_FOLDER = 'store';
 const PID_FILE = 'quorate.pid';
 const BULK_WINDOW_BYTES = 2 * 1024 * 1024;
 const REDIAL_MIN_MS = 50;
-const REDIAL_MAX_MS = 1000;
+/** Half a second at most: a server that comes back is in the ensemble again before anybody misses it. */
+const REDIAL_MAX_MS = 500;
 
 const clock: Clock = {
   nowMs: () => performance.now(),
@@ -108,7 +110,8 @@ export async function startServer(config: Config, hooks: ServerHooks): Promise<R
         incarnation,
         listen: config.peers.listen,
         peers: config.peers.others,
-        clusterId: () => clusterId,
+        // A store without any record may still take another identity (a leader died while it formed the ensemble): it names none.
+        clusterId: () => (replica.status.zab.last === NO_ZXID ? '' : clusterId),
         queueBytesMax: config.peers.queueBytesMax,
         bulkWindowBytes: BULK_WINDOW_BYTES,
         silenceMs: config.peers.silenceMs,
@@ -256,12 +259,14 @@ function closeDisk(disk: Disk): Promise<void> {
 function withClusterId(disk: Disk, onKnown: (clusterId: string) => void): Disk {
   return {
     write: (group, done) => {
-      const { clusterId } = group;
+      const { clusterId, truncateAfter, ...rest } = group;
+      // A new base makes all older records dead: there is nothing left to cut, and the store refuses to cut at a zxid it never held.
+      const cut = truncateAfter === undefined || group.base !== undefined ? {} : { truncateAfter };
       if (clusterId === undefined) {
-        disk.write(group, done);
+        disk.write({ ...rest, ...cut }, done);
         return;
       }
-      disk.write(group, (error) => {
+      disk.write({ ...rest, ...cut, clusterId }, (error) => {
         if (error === null) onKnown(clusterId);
         done(error);
       });

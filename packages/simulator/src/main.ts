@@ -77,7 +77,8 @@ export async function runSimulation(args: string[]): Promise<number> {
   if (mutation !== null && !isMutationName(mutation)) throw new RangeError(`--mutation ${mutation}: no such mutation`);
   const minutes = integer('minutes', values.minutes, Number.POSITIVE_INFINITY);
   if (values.mutants) {
-    const report = runMutants({ minutes, print });
+    const endMs = Date.now() + minutes * 60_000;
+    const report = runMutants({ isTimeUp: () => Date.now() >= endMs, print });
     printMutants(report, print);
     return report.every((row) => row.foundAfter !== null) ? 0 : 1;
   }

@@ -48,10 +48,12 @@ export function huntMutant(mutant: Mutant, isTimeUp: () => boolean): MutantRow {
   return { mutant, foundAfter: null, seedsRun, invariant: '', detail: '' };
 }
 
-export function runMutants(options: { readonly minutes: number; readonly print: (line: string) => void }): MutantRow[] {
-  const endMs = Date.now() + options.minutes * 60_000;
+export function runMutants(options: {
+  readonly isTimeUp: () => boolean;
+  readonly print: (line: string) => void;
+}): MutantRow[] {
   return MUTANTS.map((mutant) => {
-    const row = huntMutant(mutant, () => Date.now() >= endMs);
+    const row = huntMutant(mutant, options.isTimeUp);
     options.print(describeRow(row));
     return row;
   });

@@ -99,7 +99,8 @@ export function drawScenario(seed: number, profile: ProfileName): Scenario {
     },
     limits: {
       historyCountMax: random.pick([1, 2, 4, 1000]),
-      counterMax: random.chance(0.2) ? random.between(3, 12) : 0xffffffff,
+      // Clients write without end, also in the time of calm: an epoch must last longer than an election and a snapshot together.
+      counterMax: random.chance(0.2) ? random.between(3, 12) * (hasClients ? 25 : 1) : 0xffffffff,
       snapshotEvery: random.pick([0, 2, 3, 10]),
       logBytesMin: random.pick([100, 1000, 1e9]),
       chunkBytes: random.pick([64, 1000]),

@@ -7,7 +7,17 @@ import type { Mutations } from '@quorate/protocol/mutations';
 import { NO_MUTATIONS } from '@quorate/protocol/mutations';
 import type { ServerId, Zxid } from '@quorate/protocol/zxid';
 import { counterOf, epochOf, NO_ZXID, serverIdFrom } from '@quorate/protocol/zxid';
-import type { Entry, Epochs, PersistEffect, RestoredState, StoreKind, ZabEffect, ZabInput, ZabMessage, ZabStatus } from '../src/index.ts';
+import type {
+  Entry,
+  Epochs,
+  PersistEffect,
+  RestoredState,
+  StoreKind,
+  ZabEffect,
+  ZabInput,
+  ZabMessage,
+  ZabStatus,
+} from '../src/index.ts';
 import { Zab } from '../src/index.ts';
 
 type Applied = { readonly zxid: Zxid; readonly text: string };
@@ -161,7 +171,9 @@ export class Cluster {
       },
       restored,
     );
-    this.say(`= ${id} starts: store ${restored.store}, epoch ${restored.epochs.currentEpoch}, last ${show(server.zab.status.last)}`);
+    this.say(
+      `= ${id} starts: store ${restored.store}, epoch ${restored.epochs.currentEpoch}, last ${show(server.zab.status.last)}`,
+    );
     this.step(id, { kind: 'tick', tick: server.tick });
   }
 
@@ -329,8 +341,9 @@ export class Cluster {
   converge(limit: number): void {
     for (let i = 0; i < limit; i += 1) {
       this.settle();
-      const up = [...this.servers.values()].filter((server) => server.zab !== null);
-      if (up.every((server) => server.zab?.status.serving === true) && this.leader() !== null) return;
+      const leader = this.leader();
+      const up = [...this.servers.values()].flatMap((server) => server.zab?.status ?? []);
+      if (leader !== null && up.every((status) => status.serving && status.leader === leader)) return;
       // Links that a server dropped are dialled again.
       this.connectAll();
       this.run(1);
@@ -439,14 +452,22 @@ export class Cluster {
 
   #checkPrefix(server: Server): void {
     const last = server.applied[server.applied.length - 1];
-    assert.deepEqual(last, last === undefined ? undefined : this.committed[server.applied.length - 1], 'a snapshot is a prefix of the agreed order');
+    assert.deepEqual(
+      last,
+      last === undefined ? undefined : this.committed[server.applied.length - 1],
+      'a snapshot is a prefix of the agreed order',
+    );
   }
 
   #checkEstablished(server: Server, epoch: number): void {
     const other = this.established.get(epoch);
     assert(other === undefined, `epoch ${epoch} is established by ${server.id} and was by ${other}`);
     this.established.set(epoch, server.id);
-    assert.equal(server.applied.length, this.committed.length, `leader completeness: server ${server.id} in epoch ${epoch}`);
+    assert.equal(
+      server.applied.length,
+      this.committed.length,
+      `leader completeness: server ${server.id} in epoch ${epoch}`,
+    );
   }
 
   #sayMessage(from: number, to: number, message: ZabMessage): void {
@@ -482,11 +503,17 @@ function blankServer(id: ServerId): Server {
 function checkPromise({ id, disk }: Server, message: ZabMessage): void {
   switch (message.kind) {
     case 'leaderInfo':
-      assert(disk.epochs.acceptedEpoch >= message.epoch, `promise: ${id} proposes epoch ${message.epoch} before it is durable`);
+      assert(
+        disk.epochs.acceptedEpoch >= message.epoch,
+        `promise: ${id} proposes epoch ${message.epoch} before it is durable`,
+      );
       return;
     case 'ackEpoch':
       if (!message.counted) return;
-      assert(disk.epochs.acceptedEpoch >= message.epoch, `promise: ${id} promises epoch ${message.epoch} before it is durable`);
+      assert(
+        disk.epochs.acceptedEpoch >= message.epoch,
+        `promise: ${id} promises epoch ${message.epoch} before it is durable`,
+      );
       return;
     case 'ackNewLeader':
       assert(disk.epochs.currentEpoch === message.epoch, `promise: ${id} acks NEWLEADER before its epoch is durable`);
@@ -509,7 +536,7 @@ function lastOnDisk(disk: Disk): Zxid {
 
 function isOnDisk(disk: Disk, zxid: Zxid): boolean {
   if (disk.entries.some((entry) => entry.zxid === zxid)) return true;
-  return disk.snapshot !== null && disk.snapshot.state.some((applied) => applied.zxid === zxid);
+  return disk.snapshot?.state.some((applied) => applied.zxid === zxid) ?? false;
 }
 
 function apply(server: Server, write: PersistEffect): void {
@@ -531,14 +558,22 @@ function apply(server: Server, write: PersistEffect): void {
 
 function restoredFrom(disk: Disk): RestoredState {
   let prev = disk.base;
-  let store: StoreKind = disk.clusterId === '' ? 'blank' : disk.entries.length > 0 || disk.snapshot !== null ? 'used' : 'formed';
+  let store: StoreKind =
+    disk.clusterId === '' ? 'blank' : disk.entries.length > 0 || disk.snapshot !== null ? 'used' : 'formed';
   if (disk.isSuspect) store = 'suspect';
   for (const entry of disk.entries) {
     assert(entry.prev === prev, `the log on disk has a hole before ${show(entry.zxid)}`);
     prev = entry.zxid;
   }
   const committed = disk.snapshot?.zxid ?? NO_ZXID;
-  return { store, clusterId: disk.clusterId, epochs: disk.epochs, base: disk.base, entries: [...disk.entries], committed };
+  return {
+    store,
+    clusterId: disk.clusterId,
+    epochs: disk.epochs,
+    base: disk.base,
+    entries: [...disk.entries],
+    committed,
+  };
 }
 
 function showEntries(entries: readonly Entry[]): string {

@@ -51,7 +51,8 @@ const ACTIONS = {
   loseDisk: 2,
 } as const satisfies Record<string, number>;
 type Action = keyof typeof ACTIONS;
-const NAMES = Object.keys(ACTIONS) as Action[];
+const isAction = (name: string): name is Action => Object.hasOwn(ACTIONS, name);
+const NAMES = Object.keys(ACTIONS).filter(isAction);
 
 /** One walk. Throws when a check fails. */
 export function walk(seed: number, steps: number, options: ClusterOptions): Cluster {
@@ -200,3 +201,30 @@ test('random walks keep every promise, and the ensemble heals', { timeout: 60_00
     }
   }
 });
+
+/** Deliberate faults, and within how many seeds the walks notice them. */
+const FAULTS = {
+  ackBeforeDurable: 10,
+  leaderCountsItselfEarly: 40,
+  commitBelowQuorum: 10,
+  newLeaderAckEarly: 10,
+  voteIgnoresEpoch: 40,
+  truncRemovesOneTooMany: 200,
+  truncKeepsOneTooMany: 200,
+} as const satisfies Partial<Record<keyof Mutations, number>>;
+
+for (const [fault, seedMax] of Object.entries(FAULTS)) {
+  test(`the walks notice ${fault}`, { timeout: 60_000 }, () => {
+    const isNoticed = (seed: number): boolean => {
+      try {
+        walk(seed, 700, optionsFor(seed, { [fault]: true }));
+        return false;
+      } catch {
+        return true;
+      }
+    };
+    let seed = 1;
+    while (seed <= seedMax && !isNoticed(seed)) seed += 1;
+    expect(seed).toBeLessThanOrEqual(seedMax);
+  });
+}

@@ -277,7 +277,8 @@ scenario('a leader that was frozen steps down before it answers', { voters: 3 },
       cluster.finishWrites(id, 9);
       for (const other of [1, 2]) {
         if (other === id) continue;
-        for (const channel of ['vote', 'vote', 'vote', 'stream', 'stream'] as const) cluster.deliver(id, other, channel);
+        for (const channel of ['vote', 'vote', 'vote', 'stream', 'stream'] as const)
+          cluster.deliver(id, other, channel);
       }
     }
   }

@@ -244,7 +244,14 @@ export class Zab {
     // Whoever looks is answered, unless it knows as much already.
     if (vote.state === 'looking' && (role.kind !== 'looking' || vote.round < core.round)) this.#owed.add(peer.id);
     if (role.kind === 'looking') this.#evaluate();
-    else if (role.kind !== 'leading' && role.leader === peer.id) role.onLeaderVote();
+    else if (role.kind === 'leading') this.#checkDeposed(role, peer, vote);
+    else if (role.leader === peer.id) role.onLeaderVote();
+  }
+
+  /** A later epoch is established: a quorum has left this leader behind. Its own silence limit would find out later. */
+  #checkDeposed(role: Leading, peer: Peer, vote: VoteMessage): void {
+    if (!peer.isVoter || vote.state !== 'leading' || vote.establishedEpoch === 0) return;
+    if (vote.establishedEpoch > role.epoch) this.#core.look(`server ${peer.id} leads epoch ${vote.establishedEpoch}`);
   }
 
   #noteStore(peer: Peer, store: StoreKind): void {
