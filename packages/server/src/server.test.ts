@@ -1,4 +1,13 @@
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,7 +23,8 @@ import {
   type OpName,
   type Request,
 } from '@quorate/protocol';
-import { sessionIdFrom, zxidFrom } from '@quorate/protocol/zxid';
+import { serverIdFrom, sessionIdFrom, zxidFrom } from '@quorate/protocol/zxid';
+import { openDisk } from '@quorate/storage';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { loadConfig } from './config.ts';
 import { runServer } from './main.ts';
@@ -57,6 +67,19 @@ async function started(file: string): Promise<{ server: RunningServer; lines: Li
   });
   running.push(server);
   return { server, lines, fatals };
+}
+
+/** Damages the newest of LevelDB's own logs. */
+function flipMiddleByte(logFolder: string): void {
+  const name = readdirSync(logFolder)
+    .filter((each) => each.endsWith('.log'))
+    .toSorted()
+    .at(-1);
+  const file = join(logFolder, name ?? '');
+  const bytes = readFileSync(file);
+  const middle = bytes.length >> 1;
+  bytes[middle] = (bytes[middle] ?? 0) ^ 0x40;
+  writeFileSync(file, bytes);
 }
 
 async function freePorts(count: number): Promise<number[]> {
@@ -164,6 +187,20 @@ const create = (path: string, data: string): Request => ({
   ttl: -1n,
 });
 
+/** Three zoo.cfg files on loopback, each with its own folder `d1`..`d3`. */
+async function ensembleFiles(): Promise<string[]> {
+  const ports = await freePorts(3);
+  return [1, 2, 3].map((id) => {
+    mkdirSync(join(folder, `d${id}`));
+    write(`d${id}/myid`, String(id));
+    const lines = ports.map((port, i) => `server.${i + 1}=127.0.0.1:${port}`);
+    return write(
+      `zoo${id}.cfg`,
+      `dataDir=${folder}/d${id}\nclientPort=0\nclientPortAddress=127.0.0.1\ntickTime=500\ninitLimit=20\nsyncLimit=10\n${lines.join('\n')}\n`,
+    );
+  });
+}
+
 describe('a standalone server', { timeout: 30_000 }, () => {
   it('serves a session, survives a restart, and leaves no pid file', async () => {
     mkdirSync(join(folder, 'data'));
@@ -195,16 +232,7 @@ describe('a standalone server', { timeout: 30_000 }, () => {
 
 describe('three servers', { timeout: 60_000 }, () => {
   it('elect a leader, replicate, hand leadership over when the leader stops, and take it back', async () => {
-    const ports = await freePorts(3);
-    const files = [1, 2, 3].map((id) => {
-      mkdirSync(join(folder, `d${id}`));
-      write(`d${id}/myid`, String(id));
-      const lines = ports.map((port, i) => `server.${i + 1}=127.0.0.1:${port}`);
-      return write(
-        `zoo${id}.cfg`,
-        `dataDir=${folder}/d${id}\nclientPort=0\nclientPortAddress=127.0.0.1\ntickTime=500\ninitLimit=20\nsyncLimit=10\n${lines.join('\n')}\n`,
-      );
-    });
+    const files = await ensembleFiles();
     const all = await Promise.all(files.map((file) => started(file)));
     await until('all serve', () => all.every((one) => one.server.report().isServing));
     const modes = all.map((one) => one.server.report().mode).toSorted();
@@ -226,6 +254,63 @@ describe('three servers', { timeout: 60_000 }, () => {
     await until('it serves again', () => again.server.report().isServing);
     const two = await session(again.server.clientPort);
     expect((await two.call({ kind: 'exists', path: '/b', watch: false }, 'exists')).header.err).toBe(0);
+    expect([...all, again].flatMap((each) => each.fatals)).toEqual([]);
+    one.end();
+    two.end();
+  });
+});
+
+describe('a damaged or half-formed store', { timeout: 60_000 }, () => {
+  it("a follower whose log lost records is suspect, takes the leader's snapshot, and serves all of it", async () => {
+    const files = await ensembleFiles();
+    const all = await Promise.all(files.map((file) => started(file)));
+    await until('all serve', () => all.every((one) => one.server.report().isServing));
+    const place = all.findIndex((one) => one.server.report().mode === 'follower');
+    const [leader, follower] = [all.find((one) => one.server.report().mode === 'leader'), all[place]];
+    if (leader === undefined || follower === undefined) throw new Error('there is a leader and a follower');
+    const one = await session(leader.server.clientPort);
+    for (let i = 0; i < 50; i++) expect((await one.call(create(`/n${i}`, 'value'), 'create')).header.err).toBe(0);
+    await until('the follower has all', () => follower.server.report().zxid === leader.server.report().zxid);
+    await follower.server.stop();
+    running = running.filter((server) => server !== follower.server);
+    flipMiddleByte(join(folder, `d${place + 1}`, 'store', 'log'));
+
+    const again = await started(files[place] ?? '');
+    expect(again.lines.some((line) => line.level === 'warn' && line.message.includes('suspect'))).toBe(true);
+    await until('it serves again', () => again.server.report().isServing);
+    const two = await session(again.server.clientPort);
+    expect((await two.call({ kind: 'exists', path: '/n49', watch: false }, 'exists')).header.err).toBe(0);
+    expect([...all, again].flatMap((each) => each.fatals)).toEqual([]);
+    one.end();
+    two.end();
+  });
+
+  it('a store that holds an identity and nothing else does not keep its server out of the ensemble', async () => {
+    const files = await ensembleFiles();
+    const all = await Promise.all(files.map((file) => started(file)));
+    await until('all serve', () => all.every((one) => one.server.report().isServing));
+    const place = all.findIndex((one) => one.server.report().mode === 'follower');
+    const [leader, follower] = [all.find((one) => one.server.report().mode === 'leader'), all[place]];
+    if (leader === undefined || follower === undefined) throw new Error('there is a leader and a follower');
+    const one = await session(leader.server.clientPort);
+    expect((await one.call(create('/a', 'value'), 'create')).header.err).toBe(0);
+    await follower.server.stop();
+    running = running.filter((server) => server !== follower.server);
+    // As it is left when a leader dies while it forms the ensemble, and the others form it without that identity.
+    const store = join(folder, `d${place + 1}`, 'store');
+    rmSync(store, { recursive: true });
+    const { disk } = await openDisk(store, { serverId: serverIdFrom(place + 1), windowCount: 1, windowBytes: 1 });
+    await new Promise<void>((resolve, reject) =>
+      disk.write({ entries: [], clusterId: 'lost', mark: 'clean' }, (error) =>
+        error === null ? resolve() : reject(error),
+      ),
+    );
+    await new Promise<void>((resolve) => disk.close(() => resolve()));
+
+    const again = await started(files[place] ?? '');
+    await until('it serves too', () => again.server.report().isServing);
+    const two = await session(again.server.clientPort);
+    expect((await two.call({ kind: 'exists', path: '/a', watch: false }, 'exists')).header.err).toBe(0);
     expect([...all, again].flatMap((each) => each.fatals)).toEqual([]);
     one.end();
     two.end();
