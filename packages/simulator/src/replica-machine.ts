@@ -106,7 +106,10 @@ export class ReplicaMachine implements Machine {
   }
 
   view(): ServerView | null {
-    return this.#isStarted ? this.#replica.status.zab : null;
+    if (!this.#isStarted) return null;
+    const { zab, isServing } = this.#replica.status;
+    // Zab may serve while a snapshot is still being loaded: clients are answered only when the tree is there.
+    return zab.serving === isServing ? zab : { ...zab, serving: zab.serving && isServing };
   }
 
   propose(_payloads: readonly Uint8Array[]): number {
