@@ -523,11 +523,31 @@ test('a client of a read-only server looks for one that accepts writes, and move
   await closeInOrder(client, second);
 });
 
+test('a read that is aborted while underway leaves no watch behind', async () => {
+  await using server = await ScriptedServer.start();
+  const { client } = makeClient(server);
+  const connection = await server.serve();
+  const controller = new AbortController();
+  const told: string[] = [];
+  const read = client.get('/a', { watch: (event) => told.push(event.kind), signal: controller.signal });
+  const { xid } = await connection.next();
+  controller.abort('enough');
+  await expect(read).rejects.toBe('enough');
+  connection.reply(xid, 1n, DATA);
+  connection.event(EventType.nodeDataChanged, '/a', 2n);
+  const fence = client.get('/b');
+  await replyTo(connection, 2n, DATA);
+  await fence;
+  expect(told).toEqual([]);
+  await closeInOrder(client, connection);
+});
+
 test('close does not wait for ever on a server that does not answer', async () => {
   const clock = new ManualClock();
   await using server = await ScriptedServer.start();
   const { client } = makeClient(server, { clock });
-  const connection = await server.serve();
+  // A timeout so long that only the limit of close itself can end the waiting.
+  const connection = await server.serve({ timeoutMs: 40_000 });
   await client.whenConnected();
   const write = client.set('/a', '');
   const closed = client.close();
