@@ -241,6 +241,7 @@ export function replicaConfig(config: Config, incarnation: number): ReplicaConfi
     skipAcl: config.skipAcl,
     extendedTypesEnabled: config.extendedTypesEnabled,
     superDigest: config.superDigest,
+    membership: config.voters.length + config.observers.length > 1 ? membershipText(config) : null,
     mutations: NO_MUTATIONS,
   };
 }

@@ -59,6 +59,7 @@ const config: ReplicaConfig = {
   skipAcl: false,
   extendedTypesEnabled: false,
   superDigest: null,
+  membership: null,
   mutations: NO_MUTATIONS,
 };
 

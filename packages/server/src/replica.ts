@@ -27,6 +27,7 @@ import {
   type Id,
   JuteReader,
   type Mutations,
+  NO_ZXID,
   OpCode,
   type ServerId,
   type SessionId,
@@ -91,6 +92,8 @@ export type ReplicaConfig = {
   readonly extendedTypesEnabled: boolean;
   /** `super:<base64 SHA-1>` or null. */
   readonly superDigest: string | null;
+  /** What clients read in /zookeeper/config: the members as ZooKeeper writes them. null: standalone, no text. */
+  readonly membership: string | null;
   readonly mutations: Mutations;
 };
 
@@ -212,6 +215,7 @@ export class Replica {
     this.#restored = restored;
     this.#state = { tree: new DataTree(this.#treeOptions), watches: new WatchTable() };
     this.#outstanding = new Outstanding(this.#state.tree.sessions);
+    this.#installMembership();
     this.#tracker = new SessionTracker(config.tickMs);
     this.#lastTickMs = ports.clock.nowMs();
     this.#lastTrackerMs = this.#lastTickMs;
@@ -441,7 +445,8 @@ export class Replica {
   #persist(effect: Extract<ZabEffect, { kind: 'persist' }>): void {
     const { truncateAfter, entries, epochs, base, clusterId, store } = effect;
     const write: { -readonly [K in keyof DiskWrite]: DiskWrite[K] } = { entries };
-    if (truncateAfter !== undefined) write.truncateAfter = truncateAfter;
+    // A new base makes all older records dead: there is nothing left to cut, and the store refuses to cut at a zxid it never held.
+    if (truncateAfter !== undefined && base === undefined) write.truncateAfter = truncateAfter;
     if (truncateAfter !== undefined && base === undefined) {
       this.#ports.log('info', 'the tail of the log that was never committed is cut', { after: hex64(truncateAfter) });
     }
@@ -575,9 +580,17 @@ export class Replica {
     this.#leaderDigest = null;
   }
 
+  /** From this server's own configuration, not from the log: it is no part of the replicated state until membership can change. */
+  #installMembership(): void {
+    const { membership } = this.#config;
+    if (membership === null) return;
+    this.#state.tree.installConfig(new TextEncoder().encode(`${membership}\nversion=0`), NO_ZXID);
+  }
+
   #replaceTree(tree: DataTree): void {
     this.#state.tree = tree;
     this.#outstanding = new Outstanding(tree.sessions);
+    this.#installMembership();
   }
 
   #install(zxid: Zxid): void {

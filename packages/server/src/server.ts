@@ -259,14 +259,12 @@ function closeDisk(disk: Disk): Promise<void> {
 function withClusterId(disk: Disk, onKnown: (clusterId: string) => void): Disk {
   return {
     write: (group, done) => {
-      const { clusterId, truncateAfter, ...rest } = group;
-      // A new base makes all older records dead: there is nothing left to cut, and the store refuses to cut at a zxid it never held.
-      const cut = truncateAfter === undefined || group.base !== undefined ? {} : { truncateAfter };
+      const { clusterId } = group;
       if (clusterId === undefined) {
-        disk.write({ ...rest, ...cut }, done);
+        disk.write(group, done);
         return;
       }
-      disk.write({ ...rest, ...cut, clusterId }, (error) => {
+      disk.write(group, (error) => {
         if (error === null) onKnown(clusterId);
         done(error);
       });

@@ -52,6 +52,7 @@ export class ReplicaMachine implements Machine {
         skipAcl: false,
         extendedTypesEnabled: false,
         superDigest: null,
+        membership: null,
         mutations: env.mutations,
       },
       {
