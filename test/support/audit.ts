@@ -148,11 +148,12 @@ export function writesWithin(history: History, from: number, until: number): num
   return operationsOf(history).filter((op) => isAcknowledged(op) && op.call >= from && op.ret <= until).length;
 }
 
-/** Requests to these servers that were called before `until` and whose connection ended without an answer. */
-export function unknownOn(history: History, servers: readonly number[], until: number): readonly OpRecord[] {
-  const ended = new Set(history.filter((record) => record.type === 'disconnect').map(({ connection }) => connection));
+/** Requests to these servers whose connection ended since then without an answer. */
+export function unansweredOn(history: History, servers: readonly number[], since: number): readonly OpRecord[] {
+  const ended = new Set<number>();
+  for (const record of history) if (record.type === 'disconnect' && record.at >= since) ended.add(record.connection);
   return operationsOf(history).filter(
-    (op) => op.outcome === 'unknown' && servers.includes(op.server) && op.call <= until && ended.has(op.connection),
+    (op) => op.outcome === 'unknown' && servers.includes(op.server) && ended.has(op.connection),
   );
 }
 

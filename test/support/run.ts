@@ -48,7 +48,6 @@ export const said = {
   cutTail: 'the tail of the log that was never committed is cut',
   lostLeader: 'looking for a leader',
   leads: 'leading',
-  stoodStill: 'this process stood still: nothing is answered until the leader is heard',
 } as const;
 
 export type LogLine = { readonly level: number; readonly msg: string; readonly reason?: string };
