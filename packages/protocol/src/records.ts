@@ -84,8 +84,9 @@ export function encodeId(writer: JuteWriter, id: Id): void {
 }
 
 export function decodeId(reader: JuteReader): Id {
-  const scheme = reader.readString();
-  const id = reader.readString();
+  // kazoo writes an empty text as null. Whether an empty scheme or id is legal is decided with the list (-114), not here.
+  const scheme = reader.readStringOrNull() ?? '';
+  const id = reader.readStringOrNull() ?? '';
   return { scheme, id };
 }
 

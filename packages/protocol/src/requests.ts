@@ -289,7 +289,9 @@ function decodeReadWithWatch(kind: ReadWithWatchRequest['kind'], reader: JuteRea
 
 // GetACLRequest, SyncRequest, GetAllChildrenNumberRequest: {path: ustring}; GetEphemeralsRequest: {prefixPath: ustring}
 function decodePathRequest(kind: PathRequest['kind'], reader: JuteReader): PathRequest {
-  return { kind, path: reader.readString() };
+  // Without a prefix getEphemerals means all of them.
+  const path = kind === 'getEphemerals' ? (reader.readStringOrNull() ?? '') : reader.readString();
+  return { kind, path };
 }
 
 // CreateRequest: {path: ustring, data: buffer, acl: vector<ACL>, flags: int}; CreateTTLRequest: the same + {ttl: long}

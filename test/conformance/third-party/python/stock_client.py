@@ -330,7 +330,7 @@ def expiry(zk, base):
     path = base + "/held"
     holder = subprocess.Popen([sys.executable, __file__, CONNECT, "--hold", path], stdout=subprocess.PIPE, text=True)
     try:
-        equal(holder.stdout.readline().strip(), "held", "the other process")
+        read_session(holder)
         events = Events()
         zk.sync(base)
         check(zk.exists(path, watch=events) is not None, "the ephemeral znode is there")
@@ -342,14 +342,19 @@ def expiry(zk, base):
         holder.kill()
         holder.wait()
     ok("expiry")
-    client = connect()
-    twin = connect(client_id=client.client_id)
-    equal(twin.client_id[0], client.client_id[0], "the same session from a second connection")
-    lost = threading.Event()
-    client.add_listener(lambda state: lost.set() if state == KazooState.LOST else None)
-    twin.stop()
-    check(lost.wait(DEADLINE_S), "a session that was closed elsewhere is lost")
-    client.stop()
+    # The holder is frozen while its session is taken over and closed: awake it would re-attach and take the session back.
+    holder = subprocess.Popen([sys.executable, __file__, CONNECT, "--hold", path], stdout=subprocess.PIPE, text=True)
+    try:
+        session = read_session(holder)
+        os.kill(holder.pid, signal.SIGSTOP)
+        twin = connect(client_id=session)
+        equal(twin.client_id[0], session[0], "the same session from a second connection")
+        twin.stop()
+        os.kill(holder.pid, signal.SIGCONT)
+        equal(holder.stdout.readline().strip(), "expired", "a session that was closed elsewhere")
+    finally:
+        holder.kill()
+        holder.wait()
     forged = (zk.client_id[0], b"\x01" * 16)
     stranger = connect(client_id=forged)
     check(stranger.client_id[0] != zk.client_id[0], "a wrong password gives no one's session")
@@ -357,12 +362,18 @@ def expiry(zk, base):
     ok("a session closed elsewhere, and a wrong password")
 
 
+def read_session(holder):
+    word, number, password = holder.stdout.readline().split()
+    equal(word, "held", "the other process")
+    return int(number), bytes.fromhex(password)
+
+
 def hold(path):
     client = connect(timeout=2.0)
     lost = threading.Event()
     client.create(path, b"", ephemeral=True)
     client.add_listener(lambda state: lost.set() if state == KazooState.LOST else None)
-    print("held", flush=True)
+    print("held", client.client_id[0], client.client_id[1].hex(), flush=True)
     print("expired" if lost.wait(DEADLINE_S) else "not expired", flush=True)
 
 
