@@ -2,6 +2,7 @@
 // Writes are answered in order; groups that arrive while one batch is in flight become the next batch; a crash keeps the
 // durable prefix and, by coin, the batch in flight as a whole. It never answers after its process died.
 
+import { assert } from '@quorate/protocol/assert';
 import type { Zxid } from '@quorate/protocol/zxid';
 import { NO_ZXID, serverIdFrom } from '@quorate/protocol/zxid';
 import type {
@@ -35,8 +36,9 @@ export class LogImage {
   base: Zxid = NO_ZXID;
   entries: LogEntry[] = [];
   committed: Zxid = NO_ZXID;
-  mark: 'clean' | 'suspect' = 'clean';
-  /** Anything was ever written. */
+  /** A store that was never marked may have been wiped: it is suspect. */
+  mark: 'none' | 'clean' | 'suspect' = 'none';
+  /** Anything but epochs was ever written. */
   touched = false;
 
   get last(): Zxid {
@@ -53,7 +55,14 @@ export class LogImage {
   }
 
   apply(write: DiskWrite): void {
-    this.touched = true;
+    if (
+      write.entries.length > 0 ||
+      write.base !== undefined ||
+      write.clusterId !== undefined ||
+      write.mark !== undefined
+    ) {
+      this.touched = true;
+    }
     if (write.base !== undefined) {
       this.base = write.base;
       this.entries = [];
@@ -103,7 +112,8 @@ export class Platter {
   /** Something acknowledged may be gone; true until the store is marked clean again. */
   damaged = false;
 
-  restore(): RestoredStore {
+  /** The window: how much of the log below the newest snapshot is handed out. */
+  restore(windowCount = Number.POSITIVE_INFINITY, windowBytes = Number.POSITIVE_INFINITY): RestoredStore {
     const image = this.durable;
     const newest = this.snapshots[0]?.zxid ?? NO_ZXID;
     // A quorum elsewhere may commit, and this server snapshot, what its own log did not yet hold: the log starts anew there.
@@ -112,15 +122,27 @@ export class Platter {
       image.entries = [];
     }
     const isBlank = !image.touched && this.snapshots.length === 0;
-    const isSuspect = image.mark === 'suspect';
+    const isSuspect = !isBlank && image.mark !== 'clean';
+    const entries = [...image.entries];
+    let base = image.base;
+    const below = entries.filter((entry) => entry.zxid <= newest);
+    let count = below.length;
+    let bytes = below.reduce((sum, entry) => sum + entry.txn.length, 0);
+    while (count > 0 && (count > windowCount || bytes > windowBytes)) {
+      const dropped = entries.shift();
+      if (dropped === undefined) break;
+      base = dropped.zxid;
+      bytes -= dropped.txn.length;
+      count--;
+    }
     return {
       classification: isBlank ? 'blank' : isSuspect ? 'suspect' : 'clean',
-      reasons: isSuspect ? ['marked suspect'] : [],
+      reasons: isSuspect ? ['not marked as clean'] : [],
       clusterId: image.clusterId,
       epochs: image.epochs,
       snapshot: newest,
-      base: image.base,
-      entries: [...image.entries],
+      base,
+      entries,
       committed: laterOf(image.committed, newest),
     };
   }
@@ -154,6 +176,21 @@ export type DiskHooks = {
   broken(what: string): void;
 };
 
+function continues(image: LogImage, write: DiskWrite): boolean {
+  const { acceptedEpoch, currentEpoch } = write.epochs ?? image.epochs;
+  if (acceptedEpoch < currentEpoch) return false;
+  let last = write.base ?? image.last;
+  if (write.truncateAfter !== undefined && write.base === undefined) {
+    if (write.truncateAfter > last) return false;
+    last = write.truncateAfter;
+  }
+  return write.entries.every((entry) => {
+    const isNext = entry.prev === last && entry.zxid > last;
+    last = entry.zxid;
+    return isNext;
+  });
+}
+
 type Group = { readonly write: DiskWrite; readonly done: Done; readonly staged: Snapshot | null };
 
 export type DiskTimer = (delayUs: number, work: () => void) => void;
@@ -176,6 +213,7 @@ export class SimDisk implements Disk {
   #inFlight: Group[] = [];
   #isScheduled = false;
   #isClosed = false;
+  #isBroken = false;
   #staged: Snapshot | null = null;
   #stagedWriter: MemoryWriter | null = null;
 
@@ -201,8 +239,9 @@ export class SimDisk implements Disk {
       this.#later(1, () => done(new Error('the disk is closed')));
       return;
     }
-    const entries = group.entries.map((entry) => ({ ...entry, txn: entry.txn.slice() }));
+    const entries = group.entries.map((entry) => ({ ...entry, txn: new Uint8Array(entry.txn) }));
     const write: DiskWrite = { ...group, entries };
+    const isContinuous = continues(this.logical, write);
     let staged: Snapshot | null = null;
     if (write.base !== undefined) {
       staged = this.#staged;
@@ -211,6 +250,7 @@ export class SimDisk implements Disk {
     }
     this.logical.apply(write);
     this.#hooks.onWrite(write, this.logical);
+    assert(isContinuous, 'a write continues the log and keeps the epochs in order');
     this.#queued.push({ write, done, staged });
     this.#begin();
   }
@@ -246,6 +286,14 @@ export class SimDisk implements Disk {
     this.#timer(this.#latency(), () => {
       if (this.#hooks.crashesBeforeDurable()) return;
       const groups = this.#inFlight;
+      if (this.#isBroken) {
+        this.#inFlight = [];
+        this.#answer(() => {
+          for (const group of groups) group.done(new Error('input/output error'));
+        });
+        this.#begin();
+        return;
+      }
       this.#settle(groups);
       this.#inFlight = [];
       if (this.#hooks.crashesAfterDurable()) return;
@@ -277,6 +325,11 @@ export class SimDisk implements Disk {
     this.#isClosed = true;
   }
 
+  /** Every write from now on fails; the first error is final. */
+  break(): void {
+    this.#isBroken = true;
+  }
+
   beginSnapshot(zxid: Zxid): SnapshotWriter {
     return new MemoryWriter(
       zxid,
@@ -287,6 +340,7 @@ export class SimDisk implements Disk {
         if (snapshot.zxid < this.#platter.durable.base) return;
         this.#platter.snapshots = [...others, snapshot].sort((a, b) => (a.zxid < b.zxid ? 1 : -1));
       },
+      () => this.#isClosed,
     );
   }
 
@@ -298,6 +352,7 @@ export class SimDisk implements Disk {
       (snapshot) => {
         this.#staged = snapshot;
       },
+      () => this.#isClosed,
     );
     this.#stagedWriter = writer;
     return writer;
@@ -315,18 +370,15 @@ export class SimDisk implements Disk {
 
   openSnapshot(zxid: Zxid): SnapshotReader {
     const snapshot = this.#platter.snapshots.find((candidate) => candidate.zxid === zxid);
+    if (snapshot === undefined) throw new RangeError('no such snapshot');
     let index = 0;
     let isClosed = false;
     return {
       zxid,
-      sizeBytes: snapshot?.sizeBytes ?? 0,
+      sizeBytes: snapshot.sizeBytes,
       next: (done) => {
         this.#later(1 + this.#random.below(50), () => {
           if (isClosed) return;
-          if (snapshot === undefined) {
-            done(new Error('no such snapshot'), null);
-            return;
-          }
           const chunk = snapshot.chunks[index++];
           done(null, chunk === undefined ? null : chunk.slice());
         });
@@ -381,20 +433,27 @@ class MemoryWriter implements SnapshotWriter {
   readonly #zxid: Zxid;
   readonly #later: (work: () => void) => void;
   readonly #keep: (snapshot: Snapshot) => void;
+  readonly #isClosed: () => boolean;
   #chunks: Uint8Array[] = [];
   #sizeBytes = 0;
   #isAborted = false;
   #pendingCount = 0;
   #onIdle: (() => void) | null = null;
 
-  constructor(zxid: Zxid, later: (work: () => void) => void, keep: (snapshot: Snapshot) => void) {
+  constructor(
+    zxid: Zxid,
+    later: (work: () => void) => void,
+    keep: (snapshot: Snapshot) => void,
+    isClosed: () => boolean,
+  ) {
+    this.#isClosed = isClosed;
     this.#zxid = zxid;
     this.#later = later;
     this.#keep = keep;
   }
 
   write(chunk: Uint8Array, done: Done): void {
-    const copy = chunk.slice();
+    const copy = new Uint8Array(chunk);
     this.#pendingCount++;
     this.#chunks.push(copy);
     this.#sizeBytes += copy.length;
@@ -411,6 +470,10 @@ class MemoryWriter implements SnapshotWriter {
       this.#onIdle = null;
       this.#later(() => {
         if (this.#isAborted) return;
+        if (this.#isClosed()) {
+          done(new Error('the disk is closed'));
+          return;
+        }
         this.#keep({ zxid: this.#zxid, chunks: this.#chunks, sizeBytes: this.#sizeBytes });
         done(null);
       });
