@@ -1,13 +1,12 @@
 #!/bin/sh
-# Writes myid and zoo.cfg from the container's environment, unless a configuration is mounted, then runs the server in the foreground.
-#   QUORATE_ID       this server's number, 1..255
-#   QUORATE_SERVERS  the server lines, blanks between them: "server.1=one:2888:3888 server.2=two:2888:3888"; none: standalone
+# Gives a container its number (QUORATE_ID), and a configuration from QUORATE_SERVERS ("server.1=… server.2=…") where none is mounted.
 set -eu
-config=/etc/quorate/zoo.cfg
 data=/var/lib/quorate
+config=/etc/quorate/zoo.cfg
+if [ -n "${QUORATE_ID:-}" ] && [ ! -f "$data/myid" ]; then echo "$QUORATE_ID" > "$data/myid"; fi
 if [ ! -f "$config" ]; then
   {
-    echo "tickTime=${QUORATE_TICK_TIME:-2000}"
+    echo "tickTime=2000"
     echo "initLimit=10"
     echo "syncLimit=5"
     echo "dataDir=$data"
@@ -15,5 +14,4 @@ if [ ! -f "$config" ]; then
     for line in ${QUORATE_SERVERS:-}; do echo "$line"; done
   } > "$config"
 fi
-if [ ! -f "$data/myid" ]; then echo "${QUORATE_ID:-1}" > "$data/myid"; fi
-exec node /opt/quorate/packages/cli/bin/quorate.mjs server "$config"
+exec "$@"
