@@ -192,7 +192,11 @@ async function readOut(ensemble: Ensemble, traffic: Traffic): Promise<readonly Z
 async function walk(reader: Client, path: string, into: Znode[]): Promise<void> {
   const [{ data, stat }, { children }] = await Promise.all([reader.get(path), reader.children(path)]);
   into.push({ path, data: data === null ? null : data.toString('latin1'), stat });
-  const below = [...children].sort().map((name) => (path === '/' ? `/${name}` : `${path}/${name}`));
+  // /zookeeper/config is each server's own configuration, with the addresses as it knows them: no part of the replicated state.
+  const below = [...children]
+    .sort()
+    .map((name) => (path === '/' ? `/${name}` : `${path}/${name}`))
+    .filter((child) => child !== '/zookeeper/config');
   for (let at = 0; at < below.length; at += 64) {
     const parts = await Promise.all(
       below.slice(at, at + 64).map(async (child) => {
