@@ -20,6 +20,8 @@ export async function runStockClient(
   program: Program,
   ensemble: Ensemble,
   flags: readonly string[],
+  /** What is done to the ensemble instead, when the program asks that the leader be killed. */
+  insteadOfKill: (() => Promise<void>) | null = null,
 ): Promise<StockClientRun> {
   const args = [...program.args, ensemble.connectString, ...flags];
   const child = spawn(program.command, args, { stdio: ['pipe', 'pipe', 'pipe'] });
@@ -35,7 +37,9 @@ export async function runStockClient(
 
   const obey = async (directive: string): Promise<void> => {
     const [verb, address] = directive.split(' ');
-    if (verb === 'kill-leader') {
+    if (verb === 'kill-leader' && insteadOfKill !== null) {
+      await insteadOfKill();
+    } else if (verb === 'kill-leader') {
       killedLeader = await ensemble.waitForLeader();
       await ensemble.kill(killedLeader);
     } else {
