@@ -124,6 +124,8 @@ class Wire {
   #connection: number | null = null;
   #isServed = false;
   #hasEnded = false;
+  /** The client asked for the end of its session: the server closes the connection behind its answer. */
+  #isClosing = false;
 
   constructor(
     client: string,
@@ -151,9 +153,9 @@ class Wire {
     downstream.on('error', () => {});
     upstream.on('error', () => {});
     downstream.on('end', () => this.destroy(true));
-    upstream.on('end', () => this.destroy(false));
+    upstream.on('end', () => this.destroy(this.#isClosing));
     downstream.on('close', () => this.destroy(true));
-    upstream.on('close', () => this.destroy(false));
+    upstream.on('close', () => this.destroy(this.#isClosing));
   }
 
   /** The first side that ends names the cause. */
@@ -184,6 +186,7 @@ class Wire {
     }
     const { xid, opcode } = decodeRequestHeader(reader);
     const request = decodeRequest(opcode, reader);
+    this.#isClosing ||= request.kind === 'closeSession';
     const op = this.#recorder.onCall(this.#connection, xid, request.kind, argsOf(request));
     const asked = this.#asked.get(xid);
     if (asked === undefined) this.#asked.set(xid, [{ op, request }]);
