@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as client from '@quorate/client';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { type Ensemble, waitFor } from '../support/ensemble.ts';
+import { type Ensemble, fourLetterWord, waitFor } from '../support/ensemble.ts';
 import { describeWith, zookeeperServer } from '../support/tools.ts';
 import { startZookeeper } from '../support/zookeeper.ts';
 import { defineClientSuite } from './client-suite.ts';
@@ -75,6 +75,8 @@ describeWith('the client on an Apache ZooKeeper without a quorum', tool, (zookee
     await reader.sync();
     await reader.close();
     await Promise.all([ensemble.kill(second.id), ensemble.kill(third.id)]);
+    // It takes it a while to notice; until then it still answers as one that writes.
+    await waitFor('a read-only server', async () => (await fourLetterWord(alone.clientPort, 'isro')) === 'ro', 30_000);
 
     const states: string[] = [];
     const watcher = (event: client.WatchedEvent): void => {
