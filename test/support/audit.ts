@@ -38,7 +38,7 @@ export type Report = {
   readonly txns: number;
 };
 
-type Znode = { readonly path: string; readonly data: string | null; readonly stat: Stat };
+export type Znode = { readonly path: string; readonly data: string | null; readonly stat: Stat };
 
 /** zoo.cfg of the test ensembles: tickTime 500. */
 export const sessionTimeoutMsMin = 1_000;
