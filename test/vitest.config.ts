@@ -19,7 +19,6 @@ export default defineConfig({
         test: {
           name: 'conformance',
           include: ['test/conformance/**/*.test.ts'],
-          fileParallelism: false,
           globalSetup: ['test/support/build.ts'],
           fileParallelism: false,
           testTimeout: 120_000,
