@@ -330,7 +330,8 @@ export const configKeys = {
   'quorate.waitWithoutLeaderMs': honoured(ms, 5000, 'ms that clients are kept while there is no leader'),
   'quorate.snapshotLogBytesMin': honoured(
     bytes,
-    16 * 1024 * 1024,
+    // 64 MiB are replayed in a second; at 16 MiB snapshots and purges took a fifth of the CPU of a stream of creates.
+    64 * 1024 * 1024,
     'bytes of log behind the last snapshot before the next is due',
   ),
   'quorate.logFormat': honoured(oneOf('auto', 'json', 'pretty'), 'auto', 'auto: pretty on a terminal, else JSON lines'),
