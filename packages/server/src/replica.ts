@@ -202,6 +202,9 @@ export class Replica {
   readonly #incarnations = new Map<ServerId, number>();
   readonly #digests = new Map<Zxid, bigint>();
   #leaderDigest: { readonly zxid: Zxid; readonly digest: bigint } | null = null;
+  #sendAttempt = 0;
+  /** The newest attempt to send each learner a snapshot. */
+  readonly #sendAttempts = new Map<ServerId, number>();
   #heldStream: { readonly from: ServerId; readonly message: PeerMessage }[] = [];
   #stopping: { readonly onStopped: () => void; phase: 'handover' | 'answer' | 'done'; deadlineMs: number } | null =
     null;
@@ -679,7 +682,10 @@ export class Replica {
       reason: effect.reason,
     });
     // A snapshot that is on its way when its leader becomes established goes on (simulator, replica-tiny seed 49).
-    if (effect.role !== 'leading') this.#sender.abortAll();
+    if (effect.role !== 'leading') {
+      this.#sender.abortAll();
+      this.#sendAttempts.clear();
+    }
     if (!effect.serving) {
       this.#pipeline.suspend();
       if (wasLeading || effect.role !== 'leading') this.#forgetLeading();
@@ -799,6 +805,7 @@ export class Replica {
 
   #onDisconnected(peer: ServerId): void {
     this.#sender.abort(peer);
+    this.#sendAttempts.delete(peer);
     this.#receiver.discardFrom(peer);
     this.#heldStream = this.#heldStream.filter((held) => held.from !== peer);
     this.#step({ kind: 'disconnected', peer });
@@ -880,12 +887,22 @@ export class Replica {
   }
 
   #sendSnapshot(to: ServerId, epoch: number, from: Zxid): void {
+    // A learner may come again, with a later `from`, while a snapshot for its earlier attempt is still being taken: that one is
+    // too old for it (simulator, replica-tiny seed 5301).
+    this.#sendAttempt += 1;
+    const attempt = this.#sendAttempt;
+    this.#sendAttempts.set(to, attempt);
+    const isWanted = (): boolean => this.#sendAttempts.get(to) === attempt;
     const send = (zxid: Zxid): void => {
+      if (!isWanted()) return;
+      assert(zxid >= from, 'a snapshot for a learner reaches into the history in memory');
       this.#ports.log('info', 'sending a snapshot', { to, zxid: hex64(zxid) });
       this.#sender.send(to, epoch, zxid, (isDone) => {
         this.#enqueue({
           kind: 'run',
           run: () => {
+            if (!isWanted()) return;
+            this.#sendAttempts.delete(to);
             if (isDone) this.#step({ kind: 'snapshotSent', peer: to, epoch, zxid });
             else this.#ports.network.drop(to, 'the snapshot could not be sent');
           },

@@ -106,7 +106,6 @@ export class Core {
   /** Everything up to here was given to the driver by apply effects or installed with a snapshot. */
   #applied: Zxid;
   #durable: Zxid;
-  #snapshotTaken: Zxid;
   #pending: Pending[] = [];
   #pendingHead = 0;
   #askedSequence = 0;
@@ -156,7 +155,6 @@ export class Core {
     this.#committed = committed;
     this.#applied = committed;
     this.#durable = this.history.last;
-    this.#snapshotTaken = this.history.base;
     // Any seed is fine; the mix keeps neighbouring seeds apart and the state away from zero.
     this.#randomState = (Math.imul(config.seed ^ 0x9e3779b9, 0x85ebca6b) ^ Math.imul(config.id + 1, 0xc2b2ae35)) | 1;
   }
@@ -330,13 +328,14 @@ export class Core {
 
   onSnapshotTaken(zxid: Zxid): void {
     assert(zxid <= this.#applied, 'a snapshot holds only what was applied');
-    if (zxid > this.#snapshotTaken) this.#snapshotTaken = zxid;
   }
 
-  /** `pin`: nothing above it may go, because a learner waits for a snapshot at or above it. */
+  /**
+   * `pin`: nothing above it may go, because a learner waits for a snapshot at or above it. Otherwise the window's limits alone decide:
+   * who is further behind gets a snapshot that is taken for it, so memory does not grow with the log behind the newest one.
+   */
   trim(pin: Zxid | null): void {
-    let limit = this.#snapshotTaken < this.#applied ? this.#snapshotTaken : this.#applied;
-    if (pin !== null && pin < limit) limit = pin;
+    const limit = pin !== null && pin < this.#applied ? pin : this.#applied;
     this.history.trim(limit, this.config.historyCountMax, this.config.historyBytesMax);
   }
 

@@ -168,7 +168,7 @@ export type ZabInput =
   | { readonly kind: 'snapshotStaged'; readonly from: ServerId; readonly epoch: number; readonly zxid: Zxid }
   /** Leader: confirm with a quorum that it still leads; answered by `barrierPassed` or, if leadership ends, `barriersFailed`. */
   | { readonly kind: 'barrier'; readonly id: number }
-  /** In any role: a snapshot at `zxid` exists and is verified; history up to it may be dropped as the limits say. */
+  /** In any role: a snapshot at `zxid` exists and is verified: a good moment to bring the history within its limits. */
   | { readonly kind: 'snapshotTaken'; readonly zxid: Zxid }
   /** Leader: hand leadership to `to` (a follower in sync). Proposals stop being accepted until it is over. */
   | { readonly kind: 'transfer'; readonly to: ServerId };
@@ -199,7 +199,7 @@ export type ZabEffect =
   | { readonly kind: 'send'; readonly to: ServerId; readonly message: ZabMessage }
   /** Committed, in order, each exactly once per process life (after installSnapshot: from behind the snapshot). */
   | { readonly kind: 'apply'; readonly entries: readonly Entry[] }
-  /** Leader: stream a snapshot with zxid >= `from` to `to`, then give snapshotSent. History above `from` stays until then. */
+  /** Leader: stream a snapshot with zxid >= `from` to `to`, taking one first if all are older, then give snapshotSent. History above `from` stays until then. */
   | { readonly kind: 'sendSnapshot'; readonly to: ServerId; readonly epoch: number; readonly from: Zxid }
   /** Learner: the staged snapshot at `zxid` became the base; replace the live tree by it. Emitted by the step that received the durable input. */
   | { readonly kind: 'installSnapshot'; readonly zxid: Zxid }
