@@ -176,7 +176,7 @@ export const configKeys = {
   snapSizeLimitInKb: accepted(SNAPSHOTS),
   txnLogSizeLimitInKb: accepted(SNAPSHOTS),
   preAllocSize: accepted('LevelDB manages its files'),
-  commitLogCount: honoured(integer(1), 500, 'txns kept in memory, at least, for learners that are a little behind'),
+  commitLogCount: honoured(integer(1), 20_000, 'txns kept in memory, at least, for learners that are a little behind'),
   snapshotSizeFactor: accepted(SYNC_LIMIT),
   'autopurge.snapRetainCount': honoured(integer(3, 1000), 3, 'snapshots that stay'),
   'autopurge.purgeInterval': accepted('the store is purged whenever a snapshot was taken'),
