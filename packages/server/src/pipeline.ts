@@ -278,26 +278,16 @@ export class Pipeline {
   #onRead(connection: ClientSession, xid: number, opcode: number, bytes: Uint8Array, start: number, end: number): void {
     if (connection.waitingCount === 0 && this.#isServing && this.#host.isCurrent()) {
       // The short way: decoded in place, answered at once.
-      let request: Request;
-      try {
-        request = decodeRequest(opcode, this.#reader);
-      } catch (error) {
-        this.#onUndecodable(connection, xid, opcode, error);
-        return;
-      }
+      const request = this.#decode(connection, xid, opcode, this.#reader);
+      if (request === null) return;
       this.#answerRead(connection, xid, request as ReadRequest);
       this.counters.latencyCount += 1;
       return;
     }
     const body = copyOf(bytes, start, end);
     this.#copyReader.reset(body, 0, body.length);
-    let request: Request;
-    try {
-      request = decodeRequest(opcode, this.#copyReader);
-    } catch (error) {
-      this.#onUndecodable(connection, xid, opcode, error);
-      return;
-    }
+    const request = this.#decode(connection, xid, opcode, this.#copyReader);
+    if (request === null) return;
     this.#wait(new Waiting('read', connection, 0, xid, opcode, request, body, this.#ports.clock.nowMs()));
   }
 
@@ -311,14 +301,9 @@ export class Pipeline {
   ): void {
     const body = copyOf(bytes, start, end);
     this.#copyReader.reset(body, 0, body.length);
-    let request: Request;
-    try {
-      // Decoded completely before it can take a place in the order: an undecodable write leaves no trace there.
-      request = decodeRequest(opcode, this.#copyReader);
-    } catch (error) {
-      this.#onUndecodable(connection, xid, opcode, error);
-      return;
-    }
+    // Decoded completely before it can take a place in the order: an undecodable write leaves no trace there.
+    const request = this.#decode(connection, xid, opcode, this.#copyReader);
+    if (request === null) return;
     const kind = request.kind === 'sync' ? 'sync' : 'write';
     const waiting = new Waiting(
       kind,
@@ -336,9 +321,15 @@ export class Pipeline {
     this.#trySubmit(waiting);
   }
 
-  #onUndecodable(connection: ClientSession, xid: number, opcode: number, error: unknown): void {
-    if (!(error instanceof ProtocolError)) throw error;
-    this.#settle(connection, xid, opcode, this.#state.tree.lastZxid, ErrorCode.marshallingError);
+  /** null: it cannot be decoded, and that is the answer, in its place in the line. */
+  #decode(connection: ClientSession, xid: number, opcode: number, reader: JuteReader): Request | null {
+    try {
+      return decodeRequest(opcode, reader);
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      this.#settle(connection, xid, opcode, this.#state.tree.lastZxid, ErrorCode.marshallingError);
+      return null;
+    }
   }
 
   /** An answer that needs nobody, in its place in the line. */

@@ -16,7 +16,6 @@ import {
   WatchTable,
 } from '@quorate/datatree';
 import {
-  AssertionError,
   assert,
   counterOf,
   decodeRequest,
@@ -208,7 +207,6 @@ export class Replica {
   #heldStream: { readonly from: ServerId; readonly message: PeerMessage }[] = [];
   #stopping: { readonly onStopped: () => void; phase: 'handover' | 'answer' | 'done'; deadlineMs: number } | null =
     null;
-  #writesInFlight = 0;
   #proposalBytes = { last: -1, min: -1, max: -1 };
   observer: ((event: ReplicaEvent) => void) | null = null;
 
@@ -463,9 +461,7 @@ export class Replica {
       write.committed = applied;
     }
     if (this.#config.mutations.watchFiresBeforeCommit) this.#fireEarly(entries);
-    this.#writesInFlight += 1;
     this.#ports.disk.write(write, (error) => {
-      this.#writesInFlight -= 1;
       if (error !== null) {
         this.#die(error);
         return;
@@ -1216,5 +1212,3 @@ function roleSentence(effect: Extract<ZabEffect, { kind: 'roleChanged' }>): stri
       return unreachable(effect.role);
   }
 }
-
-export { AssertionError };
